@@ -1,0 +1,22 @@
+//! The one place that asks what time it is. Decisions take a `Mono` as a parameter.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Monotonic time: how long this process's clock has run. Not touched by steps of the wall clock.
+pub type Mono = Duration;
+
+/// Monotonic time since the first call in this process.
+#[allow(clippy::disallowed_methods)]
+pub fn mono() -> Mono {
+    static ZERO: OnceLock<Instant> = OnceLock::new();
+    // One second of head start: zero can mean "never" in atomics, and small differences
+    // before the first call cannot underflow.
+    ZERO.get_or_init(Instant::now).elapsed() + Duration::from_secs(1)
+}
+
+/// Wall-clock time as Unix seconds, for people and metrics; never for decisions.
+#[allow(clippy::disallowed_methods)]
+pub fn unix() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}

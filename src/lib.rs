@@ -1,0 +1,8 @@
+//! `ftpulse`: the FTP upload service that cannot stay stuck.
+//! The modules stand in the order of their dependencies: each may use only those above it,
+//! and siblings within a line do not use each other (held by `tests/tidy.rs`).
+
+pub mod clock;
+pub mod report;
+pub mod config;
+pub mod spool;

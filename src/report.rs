@@ -1,0 +1,167 @@
+//! What the service tells about itself: the JSON shapes behind `/api/status` and
+//! `/api/incidents` (CONTRACT: "Logs and incidents"). Plain data; times are Unix seconds.
+
+use serde::{Deserialize, Serialize};
+
+/// Answer of `/api/status`.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Unix time of the service's start.
+    pub started_at: f64,
+    /// Whether the service is draining before its end.
+    pub draining: bool,
+    /// The routes, by name.
+    pub routes: Vec<RouteStatus>,
+    /// The quarantine.
+    pub quarantine: QuarantineStatus,
+    /// Workers that were ended but whose thread cannot end.
+    pub stranded_workers: usize,
+}
+
+/// One route.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The route's name.
+    pub name: String,
+    /// `user@host:port`.
+    pub destination: String,
+    /// Files known and waiting to be sent.
+    pub waiting: usize,
+    /// Files waiting in their back-off.
+    pub backing_off: usize,
+    /// Files delivered since the start.
+    pub delivered: u64,
+    /// Why nothing is dispatched, if so.
+    pub suspended: Option<String>,
+    /// What is wrong with the spool folder, if anything.
+    pub spool_problem: Option<String>,
+    /// The slots.
+    pub slots: Vec<SlotStatus>,
+}
+
+/// One slot.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// The slot's number within its route.
+    pub slot: u32,
+    /// The number of its worker.
+    pub epoch: u64,
+    /// The worker's phase.
+    pub phase: String,
+    /// The file in work, escaped.
+    pub file: Option<String>,
+    /// Bytes of it handed to the kernel.
+    pub bytes_sent: u64,
+    /// Missed beats in a row.
+    pub failures: u32,
+}
+
+/// The quarantine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QuarantineStatus {
+    /// Places.
+    pub capacity: usize,
+    /// Pairs held, oldest first.
+    pub pairs: Vec<PairStatus>,
+}
+
+/// One stranded pair.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PairStatus {
+    /// The incident that put it there.
+    pub incident: u64,
+    /// Route it came from.
+    pub route: String,
+    /// Unix time it entered.
+    pub entered: f64,
+    /// Unsent bytes in kernel memory.
+    pub send_bytes: u64,
+}
+
+/// The record of one deadlock.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Incident {
+    /// Its number, from 1.
+    pub id: u64,
+    /// Route of the slot.
+    pub route: String,
+    /// Slot.
+    pub slot: u32,
+    /// The convicted epoch.
+    pub epoch: u64,
+    /// The file in work, escaped.
+    pub file: Option<String>,
+    /// Phase in which the worker was wedged.
+    pub phase: String,
+    /// The cause that was found.
+    pub cause: String,
+    /// Unix time of the last good beat.
+    pub last_sign_of_life: f64,
+    /// Unix time of the verdict.
+    pub detected_at: f64,
+    /// Unix time of the file's delivery.
+    pub recovered_at: Option<f64>,
+    /// Bytes handed to the kernel.
+    pub bytes_sent: u64,
+    /// Bytes that the peer acknowledged.
+    pub bytes_acked: u64,
+    /// The control connection.
+    pub control: Option<SocketReport>,
+    /// The data connection.
+    pub data: Option<SocketReport>,
+    /// The worker's thread.
+    pub thread: Option<ThreadReport>,
+    /// What became of the sockets.
+    pub quarantine: Option<QuarantineReport>,
+}
+
+/// A socket at the time of the verdict.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SocketReport {
+    /// Local address.
+    pub local: Option<String>,
+    /// Peer address.
+    pub peer: Option<String>,
+    /// TCP state, as `ss` names it.
+    pub state: String,
+    /// Bytes not yet sent.
+    pub unsent: u64,
+    /// Bytes sent but not acknowledged.
+    pub unacked: u64,
+    /// Unanswered retransmissions.
+    pub retransmits: u32,
+    /// Unanswered probes.
+    pub probes: u32,
+    /// Smoothed round trip, seconds.
+    pub rtt: f64,
+    /// Seconds since data was last received.
+    pub last_data_received_ago: f64,
+}
+
+/// A worker's thread at the time of the verdict.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ThreadReport {
+    /// State letter of /proc.
+    pub state: String,
+    /// Number of the system call it is in, if any.
+    pub syscall: Option<i64>,
+    /// Kernel function it sleeps in.
+    pub wait_channel: String,
+    /// CPU time used, seconds.
+    pub cpu_seconds: f64,
+}
+
+/// The stay of a stranded pair in the quarantine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QuarantineReport {
+    /// Unix time it entered.
+    pub entered: f64,
+    /// Unix time it was released.
+    pub released: Option<f64>,
+    /// Why it was released.
+    pub reason: Option<String>,
+    /// What the peer did with the held connections meanwhile.
+    pub peer: Option<String>,
+}
