@@ -2,6 +2,7 @@
 //! The modules stand in the order of their dependencies: each may use only those above it,
 //! and siblings within a line do not use each other (held by `tests/tidy.rs`).
 
+pub mod core;
 pub mod clock;
 pub mod report;
 pub mod config;

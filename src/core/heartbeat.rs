@@ -1,0 +1,261 @@
+//! Judges one slot by its beats (S1.2, S1.3), policy `count`: a beat that is neither acked nor
+//! vouched is missed, and more than N misses in a row are a deadlock.
+//! It reads no evidence and sends nothing: the caller says what a Pong was worth and carries out
+//! what `tick` answers. A late tick convicts nobody; stale epochs change nothing.
+
+use super::Mono;
+use super::names::Beat;
+
+/// When a slot is convicted.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Time between two Pings.
+    pub interval: Mono,
+    /// Missed beats in a row that are tolerated (N).
+    pub misses: u32,
+}
+
+/// What the caller has to do after a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing is due.
+    Wait,
+    /// Send this Ping.
+    Ping {
+        /// Its number within the epoch, from 1.
+        seq: u64,
+    },
+    /// The interval is over and the last Ping is still unanswered: count the miss, send nothing
+    /// (an unanswered message stays in the mailbox, a second one would only pile up).
+    Unanswered,
+}
+
+/// The machine of one slot.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    policy: Policy,
+    epoch: u64,
+    seq: u64,
+    due: Mono,
+    sent_at: Mono,
+    previous_sent_at: Mono,
+    outstanding: bool,
+    failures: u32,
+    postponed: u32,
+    last_good: Mono,
+}
+
+impl Heartbeat {
+    /// A slot whose worker of `epoch` has just begun: its first Ping is due now.
+    pub fn new(policy: Policy, epoch: u64, now: Mono) -> Self {
+        Self {
+            policy,
+            epoch,
+            seq: 0,
+            due: now,
+            sent_at: now,
+            previous_sent_at: now,
+            outstanding: false,
+            failures: 0,
+            postponed: 0,
+            last_good: now,
+        }
+    }
+
+    /// Missed beats in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the last good beat's Ping was sent.
+    pub fn last_good(&self) -> Mono {
+        self.last_good
+    }
+
+    /// The Pong to Ping `seq` of `epoch` came, and the beat *before* it was worth `beat`.
+    /// Returns what was counted: nothing for a stale Pong or an epoch's first one.
+    pub fn pong(&mut self, epoch: u64, seq: u64, beat: Beat) -> Option<Beat> {
+        if epoch != self.epoch || seq != self.seq || !self.outstanding {
+            return None;
+        }
+        self.outstanding = false;
+        if seq < 2 {
+            return None;
+        }
+        match beat {
+            Beat::Acked | Beat::Vouched => {
+                self.failures = 0;
+                self.last_good = self.previous_sent_at;
+            }
+            Beat::Missed if self.postponed > 0 => {}
+            Beat::Missed => self.failures += 1,
+        }
+        Some(beat)
+    }
+
+    /// The verdict: more than N beats were missed in a row.
+    pub fn deadlocked(&self) -> bool {
+        self.failures > self.policy.misses
+    }
+
+    /// Time goes on. `scheduled` is the time this tick was meant for, `now` when it is handled:
+    /// a tick that comes late shows itself. Ask `deadlocked` first: this does not.
+    pub fn tick(&mut self, scheduled: Mono, now: Mono) -> Action {
+        if scheduled < self.due {
+            return Action::Wait;
+        }
+        let late = now.saturating_sub(self.due) > self.policy.interval / 2;
+        if late && self.postponed < self.policy.misses {
+            // Whoever was away (suspended, starved) cannot say that the others were.
+            self.postponed += 1;
+        } else {
+            if !late {
+                self.postponed = 0;
+            }
+            if self.outstanding {
+                self.failures += 1;
+            }
+        }
+        self.due = if late { scheduled.max(now) } else { self.due } + self.policy.interval;
+        if self.outstanding {
+            return Action::Unanswered;
+        }
+        self.seq += 1;
+        self.outstanding = true;
+        self.previous_sent_at = self.sent_at;
+        self.sent_at = now;
+        Action::Ping { seq: self.seq }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::time::Duration;
+
+    const INTERVAL: Duration = Duration::from_secs(2);
+
+    fn policy(misses: u32) -> Policy {
+        Policy { interval: INTERVAL, misses }
+    }
+
+    /// Runs a slot whose beats have these worths until it is convicted; returns the time from
+    /// the last good Ping to the verdict.
+    fn run(misses: u32, mut worth: impl FnMut(u64) -> Option<Beat>) -> Option<(Mono, Mono)> {
+        let start = Duration::from_secs(100);
+        let mut beat = Heartbeat::new(policy(misses), 1, start);
+        let mut now = start;
+        for _ in 0..200 {
+            if let Action::Ping { seq } = beat.tick(now, now)
+                && let Some(w) = worth(seq)
+            {
+                beat.pong(1, seq, w);
+            }
+            if beat.deadlocked() {
+                return Some((beat.last_good(), now));
+            }
+            now += Duration::from_millis(250);
+        }
+        None
+    }
+
+    #[test]
+    fn a_wedge_is_convicted_within_n_plus_two_intervals() {
+        for misses in 1..6 {
+            let (last, at) = run(misses, |seq| {
+                Some(if seq <= 5 { Beat::Acked } else { Beat::Missed })
+            })
+            .expect("convicted");
+            assert!(at - last <= INTERVAL * (misses + 2));
+        }
+    }
+
+    #[test]
+    fn an_actor_that_never_answers_is_convicted_too() {
+        let (_, at) = run(3, |_| None).expect("convicted");
+        assert!(at - Duration::from_secs(100) <= INTERVAL * 5);
+    }
+
+    #[test]
+    fn an_answered_slot_is_never_convicted() {
+        assert_eq!(run(1, |seq| Some(if seq % 2 == 0 { Beat::Acked } else { Beat::Missed })), None);
+        assert_eq!(run(1, |_| Some(Beat::Vouched)), None);
+    }
+
+    #[test]
+    fn a_pong_of_an_old_epoch_changes_nothing() {
+        let mut beat = Heartbeat::new(policy(1), 7, Duration::ZERO);
+        assert_eq!(beat.tick(Duration::ZERO, Duration::ZERO), Action::Ping { seq: 1 });
+        assert_eq!(beat.pong(6, 1, Beat::Acked), None);
+        assert_eq!(beat.tick(INTERVAL, INTERVAL), Action::Unanswered);
+        assert_eq!(beat.failures(), 1);
+    }
+
+    #[test]
+    fn a_suspended_observer_convicts_nobody_at_once() {
+        let mut beat = Heartbeat::new(policy(3), 1, Duration::ZERO);
+        assert_eq!(beat.tick(Duration::ZERO, Duration::ZERO), Action::Ping { seq: 1 });
+        assert_eq!(beat.tick(INTERVAL, Duration::from_secs(3600)), Action::Unanswered);
+        assert_eq!(beat.failures(), 0);
+    }
+
+    #[test]
+    fn an_observer_that_is_always_late_still_convicts() {
+        let mut beat = Heartbeat::new(policy(3), 1, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        for _ in 0..20 {
+            beat.tick(now, now);
+            if beat.deadlocked() {
+                return;
+            }
+            now += INTERVAL * 2;
+        }
+        panic!("never convicted");
+    }
+
+    proptest! {
+        /// Against a model that counts consecutive misses of a punctual observer.
+        #[test]
+        fn conviction_comes_exactly_after_more_than_n_misses_in_a_row(
+            misses in 1u32..6,
+            worths in prop::collection::vec(0u8..3, 1..80),
+        ) {
+            let mut machine = Heartbeat::new(policy(misses), 3, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            let mut row = 0u32;
+            for worth in worths {
+                let action = machine.tick(now, now);
+                prop_assert_eq!(row > misses, machine.deadlocked());
+                if row > misses { return Ok(()) }
+                let Action::Ping { seq } = action else { return Ok(()) };
+                let beat = Beat::ALL[usize::from(worth)];
+                let counted = machine.pong(3, seq, beat);
+                match counted {
+                    Some(Beat::Missed) => row += 1,
+                    Some(Beat::Acked | Beat::Vouched) => row = 0,
+                    None => prop_assert_eq!(seq, 1),
+                }
+                prop_assert_eq!(machine.failures(), row);
+                now += INTERVAL;
+            }
+        }
+
+        /// Whatever the ticks and answers, time never convicts a slot whose every beat is good.
+        #[test]
+        fn good_beats_are_never_convicted_whatever_the_ticks(
+            gaps in prop::collection::vec(0u64..10_000, 1..200),
+            misses in 1u32..5,
+        ) {
+            let mut machine = Heartbeat::new(policy(misses), 1, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            for gap in gaps {
+                now += Duration::from_millis(gap);
+                if let Action::Ping { seq } = machine.tick(now, now) {
+                    machine.pong(1, seq, Beat::Acked);
+                }
+                prop_assert!(!machine.deadlocked(), "convicted a healthy slot");
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Decisions only: plain values in, plain values out. No I/O, no clock, no threads, no actors;
+//! time is a parameter. Every file is tested with random histories beside its code.
+
+pub mod backlog;
+pub mod heartbeat;
+pub mod journey;
+pub mod names;
+pub mod restart;
+pub mod retry;
+pub mod ring;
+pub mod stall;
+pub mod timers;
+pub mod vouch;
+
+/// Monotonic time as decisions see it: how long the caller's clock has run.
+pub type Mono = std::time::Duration;
