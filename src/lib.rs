@@ -4,6 +4,7 @@
 
 pub mod core;
 pub mod clock;
+pub mod sys;
 pub mod report;
 pub mod config;
 pub mod spool;
