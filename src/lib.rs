@@ -2,9 +2,11 @@
 //! The modules stand in the order of their dependencies: each may use only those above it,
 //! and siblings within a line do not use each other (held by `tests/tidy.rs`).
 
-pub mod core;
 pub mod clock;
-pub mod sys;
-pub mod report;
 pub mod config;
+pub mod core;
+pub mod ftp;
+pub mod pulse;
+pub mod report;
 pub mod spool;
+pub mod sys;

@@ -34,7 +34,11 @@ pub struct Backlog<T> {
 
 impl<T> Default for Backlog<T> {
     fn default() -> Self {
-        Self { records: HashMap::new(), ready: VecDeque::new(), waiting: BTreeSet::new() }
+        Self {
+            records: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: BTreeSet::new(),
+        }
     }
 }
 
@@ -45,7 +49,13 @@ impl<T> Backlog<T> {
             return false;
         }
         let path: Arc<str> = path.into();
-        self.records.insert(Arc::clone(&path), Record { place: Place::Ready, facts });
+        self.records.insert(
+            Arc::clone(&path),
+            Record {
+                place: Place::Ready,
+                facts,
+            },
+        );
         self.ready.push_back(path);
         true
     }
@@ -72,7 +82,9 @@ impl<T> Backlog<T> {
 
     /// A file in work comes back and waits until then.
     pub fn put_back(&mut self, path: &str, until: Mono) {
-        let Some((key, _)) = self.records.get_key_value(path) else { return };
+        let Some((key, _)) = self.records.get_key_value(path) else {
+            return;
+        };
         let key = Arc::clone(key);
         if let Some(record) = self.records.get_mut(path)
             && record.place == Place::InWork
@@ -141,9 +153,13 @@ mod tests {
         assert!(!backlog.add("a", ()));
         let first = backlog.take(Duration::ZERO, |_| true).expect("a file");
         backlog.put_back(&first, Duration::from_secs(1));
-        let order: Vec<_> =
-            (0..3).filter_map(|_| backlog.take(Duration::from_secs(1), |_| true)).collect();
-        assert_eq!(order.iter().map(|p| &**p).collect::<Vec<_>>(), ["b", "c", "a"]);
+        let order: Vec<_> = (0..3)
+            .filter_map(|_| backlog.take(Duration::from_secs(1), |_| true))
+            .collect();
+        assert_eq!(
+            order.iter().map(|p| &**p).collect::<Vec<_>>(),
+            ["b", "c", "a"]
+        );
     }
 
     #[test]
@@ -151,7 +167,10 @@ mod tests {
         let mut backlog = Backlog::default();
         backlog.add("a", ());
         backlog.add("b", ());
-        assert_eq!(backlog.take(Duration::ZERO, |p| p != "a").as_deref(), Some("b"));
+        assert_eq!(
+            backlog.take(Duration::ZERO, |p| p != "a").as_deref(),
+            Some("b")
+        );
         assert_eq!(backlog.ready(), 1);
     }
 

@@ -137,7 +137,10 @@ mod tests {
     const INTERVAL: Duration = Duration::from_secs(2);
 
     fn policy(misses: u32) -> Policy {
-        Policy { interval: INTERVAL, misses }
+        Policy {
+            interval: INTERVAL,
+            misses,
+        }
     }
 
     /// Runs a slot whose beats have these worths until it is convicted; returns the time from
@@ -179,14 +182,24 @@ mod tests {
 
     #[test]
     fn an_answered_slot_is_never_convicted() {
-        assert_eq!(run(1, |seq| Some(if seq % 2 == 0 { Beat::Acked } else { Beat::Missed })), None);
+        assert_eq!(
+            run(1, |seq| Some(if seq % 2 == 0 {
+                Beat::Acked
+            } else {
+                Beat::Missed
+            })),
+            None
+        );
         assert_eq!(run(1, |_| Some(Beat::Vouched)), None);
     }
 
     #[test]
     fn a_pong_of_an_old_epoch_changes_nothing() {
         let mut beat = Heartbeat::new(policy(1), 7, Duration::ZERO);
-        assert_eq!(beat.tick(Duration::ZERO, Duration::ZERO), Action::Ping { seq: 1 });
+        assert_eq!(
+            beat.tick(Duration::ZERO, Duration::ZERO),
+            Action::Ping { seq: 1 }
+        );
         assert_eq!(beat.pong(6, 1, Beat::Acked), None);
         assert_eq!(beat.tick(INTERVAL, INTERVAL), Action::Unanswered);
         assert_eq!(beat.failures(), 1);
@@ -195,8 +208,14 @@ mod tests {
     #[test]
     fn a_suspended_observer_convicts_nobody_at_once() {
         let mut beat = Heartbeat::new(policy(3), 1, Duration::ZERO);
-        assert_eq!(beat.tick(Duration::ZERO, Duration::ZERO), Action::Ping { seq: 1 });
-        assert_eq!(beat.tick(INTERVAL, Duration::from_secs(3600)), Action::Unanswered);
+        assert_eq!(
+            beat.tick(Duration::ZERO, Duration::ZERO),
+            Action::Ping { seq: 1 }
+        );
+        assert_eq!(
+            beat.tick(INTERVAL, Duration::from_secs(3600)),
+            Action::Unanswered
+        );
         assert_eq!(beat.failures(), 0);
     }
 

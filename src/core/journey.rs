@@ -138,7 +138,12 @@ mod tests {
 
     #[test]
     fn stages_keep_their_numbers() {
-        for stage in [Stage::Opened, Stage::Sending, Stage::Publishing, Stage::Published] {
+        for stage in [
+            Stage::Opened,
+            Stage::Sending,
+            Stage::Publishing,
+            Stage::Published,
+        ] {
             assert_eq!(Stage::from_u8(stage as u8), stage);
         }
     }

@@ -23,7 +23,11 @@ impl Gate {
     /// A gate whose first worker begins now. Whoever lives for `good_life` has earned an
     /// immediate replacement.
     pub fn new(good_life: Mono, now: Mono) -> Self {
-        Self { good_life, began: now, short_lives: 0 }
+        Self {
+            good_life,
+            began: now,
+            short_lives: 0,
+        }
     }
 
     /// A worker ended: when the next one may begin.
@@ -32,7 +36,9 @@ impl Gate {
             self.short_lives = 0;
             return now;
         }
-        let pause = FIRST.saturating_mul(1 << self.short_lives.min(16)).min(LAST);
+        let pause = FIRST
+            .saturating_mul(1 << self.short_lives.min(16))
+            .min(LAST);
         self.short_lives += 1;
         now + pause
     }

@@ -19,7 +19,9 @@ impl Backoff {
     /// The pause after `failures` failures in a row (1 for the first). `random` is uniform in
     /// 0 to 1 and spreads the pauses of files that failed together.
     pub fn pause(&self, failures: u32, random: f64) -> Mono {
-        let doubled = self.first.saturating_mul(1u32 << failures.saturating_sub(1).min(31));
+        let doubled = self
+            .first
+            .saturating_mul(1u32 << failures.saturating_sub(1).min(31));
         let pause = doubled.min(self.max).as_secs_f64();
         let factor = 1.0 + self.jitter.clamp(0.0, 1.0) * (2.0 * random.clamp(0.0, 1.0) - 1.0);
         // Never zero: a zero pause would be a hot loop.

@@ -54,7 +54,10 @@ pub struct Ring {
 impl Ring {
     /// An empty ring.
     pub fn new(limits: Limits) -> Self {
-        Self { limits, held: VecDeque::with_capacity(limits.capacity) }
+        Self {
+            limits,
+            held: VecDeque::with_capacity(limits.capacity),
+        }
     }
 
     /// The held pairs, oldest first.
@@ -123,7 +126,10 @@ impl Ring {
     pub fn shutdown(&mut self) -> Vec<Release> {
         self.held
             .drain(..)
-            .map(|e| Release { id: e.id, reason: ReleaseReason::Shutdown })
+            .map(|e| Release {
+                id: e.id,
+                reason: ReleaseReason::Shutdown,
+            })
             .collect()
     }
 
@@ -133,7 +139,9 @@ impl Ring {
         which: impl Fn(&Entry) -> bool,
     ) -> Option<Release> {
         let place = self.held.iter().position(which)?;
-        self.held.remove(place).map(|e| Release { id: e.id, reason })
+        self.held
+            .remove(place)
+            .map(|e| Release { id: e.id, reason })
     }
 
     fn over_memory(&mut self) -> Vec<Release> {
@@ -191,7 +199,10 @@ mod tests {
         ring.put(entry(1, "a", 0));
         ring.put(entry(2, "a", 0));
         assert_eq!(said(&ring.put(entry(3, "a", 0))), [(1, "seats")]);
-        assert_eq!(said(&ring.seats("a").into_iter().collect::<Vec<_>>()), [(2, "seats")]);
+        assert_eq!(
+            said(&ring.seats("a").into_iter().collect::<Vec<_>>()),
+            [(2, "seats")]
+        );
         assert_eq!(ring.seats("b"), None);
     }
 

@@ -47,7 +47,11 @@ fn computes(before: Option<&Sample>, last: &Sample) -> bool {
 }
 
 fn local(last: &Sample, otherwise: Cause) -> Cause {
-    if last.thread.as_ref().is_some_and(|t| t.waits_for_lock) { Cause::Lock } else { otherwise }
+    if last.thread.as_ref().is_some_and(|t| t.waits_for_lock) {
+        Cause::Lock
+    } else {
+        otherwise
+    }
 }
 
 fn moving(last: &Sample, data: &Socket) -> Cause {
@@ -69,7 +73,11 @@ mod tests {
     use std::time::Duration;
 
     fn sample(phase: Phase) -> Sample {
-        let socket = Socket { state: tcp::ESTABLISHED, window: 65536, ..Socket::default() };
+        let socket = Socket {
+            state: tcp::ESTABLISHED,
+            window: 65536,
+            ..Socket::default()
+        };
         Sample {
             at: Duration::from_secs(10),
             acked: 0,
@@ -94,9 +102,18 @@ mod tests {
     #[test]
     fn each_row_of_the_evidence_table_names_its_cause() {
         let rows = [
-            (with_data(Phase::Transfer, |d| (d.window, d.unsent) = (0, 9000)), Cause::ZeroWindow),
-            (with_data(Phase::Transfer, |d| (d.unacked, d.retransmits) = (9, 3)), Cause::PathDead),
-            (with_data(Phase::Drain, |d| (d.window, d.unsent) = (0, 9000)), Cause::ZeroWindow),
+            (
+                with_data(Phase::Transfer, |d| (d.window, d.unsent) = (0, 9000)),
+                Cause::ZeroWindow,
+            ),
+            (
+                with_data(Phase::Transfer, |d| (d.unacked, d.retransmits) = (9, 3)),
+                Cause::PathDead,
+            ),
+            (
+                with_data(Phase::Drain, |d| (d.window, d.unsent) = (0, 9000)),
+                Cause::ZeroWindow,
+            ),
             (with_data(Phase::Transfer, |_| {}), Cause::Disk),
             (sample(Phase::Reply), Cause::SilentServer),
             (sample(Phase::FinalReply), Cause::SilentServer),
@@ -113,7 +130,13 @@ mod tests {
 
     #[test]
     fn a_spinning_thread_is_a_cpu_loop_whatever_its_phase() {
-        let thread = |cpu_ms| Some(Thread { state: 'R', cpu_ms, ..Thread::default() });
+        let thread = |cpu_ms| {
+            Some(Thread {
+                state: 'R',
+                cpu_ms,
+                ..Thread::default()
+            })
+        };
         let mut before = sample(Phase::Transfer);
         before.thread = thread(100);
         let mut last = before.clone();

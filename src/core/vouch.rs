@@ -137,15 +137,27 @@ pub struct Voucher {
 
 /// All vouchers of this build.
 pub const VOUCHERS: &[Voucher] = &[
-    Voucher { id: "progress", vouches: progress },
-    Voucher { id: "patience", vouches: patience },
+    Voucher {
+        id: "progress",
+        vouches: progress,
+    },
+    Voucher {
+        id: "patience",
+        vouches: patience,
+    },
 ];
 
 /// The path is alive: nothing in the sockets that matter in this phase says otherwise.
 pub fn path_alive(sample: &Sample) -> bool {
-    let control = sample.control.as_ref().is_some_and(|s| s.state == tcp::ESTABLISHED && s.answers());
+    let control = sample
+        .control
+        .as_ref()
+        .is_some_and(|s| s.state == tcp::ESTABLISHED && s.answers());
     let data = !sample.phase.moves()
-        || sample.data.as_ref().is_some_and(|s| s.state != tcp::CLOSE && s.answers());
+        || sample
+            .data
+            .as_ref()
+            .is_some_and(|s| s.state != tcp::CLOSE && s.answers());
     control && data
 }
 
@@ -161,7 +173,9 @@ fn progress(q: &Question<'_>) -> bool {
 /// In a phase that waits for one event: its deadline has not come, and the path is alive. While
 /// connecting, the path is not asked: a SYN's retransmissions are all it could show.
 fn patience(q: &Question<'_>) -> bool {
-    q.sample.deadline.is_some_and(|deadline| q.sample.at <= deadline)
+    q.sample
+        .deadline
+        .is_some_and(|deadline| q.sample.at <= deadline)
         && !q.sample.phase.moves()
         && (q.sample.phase.connects() || q.sample.phase == Phase::Lock || path_alive(q.sample))
 }
@@ -198,7 +212,10 @@ impl Witness {
             last_advance: self.last_advance,
             limits,
         };
-        VOUCHERS.iter().find(|v| (v.vouches)(&question)).map(|v| v.id)
+        VOUCHERS
+            .iter()
+            .find(|v| (v.vouches)(&question))
+            .map(|v| v.id)
     }
 }
 
@@ -208,10 +225,16 @@ mod tests {
     use proptest::prelude::*;
     use std::time::Duration;
 
-    const LIMITS: Limits = Limits { stall: Duration::from_secs(30) };
+    const LIMITS: Limits = Limits {
+        stall: Duration::from_secs(30),
+    };
 
     fn socket() -> Socket {
-        Socket { cookie: 9, state: tcp::ESTABLISHED, ..Socket::default() }
+        Socket {
+            cookie: 9,
+            state: tcp::ESTABLISHED,
+            ..Socket::default()
+        }
     }
 
     fn sample(phase: Phase, at: u64) -> Sample {
@@ -238,28 +261,46 @@ mod tests {
 
     #[test]
     fn a_living_peer_that_takes_nothing_is_vouched_for_until_the_stall_timer() {
-        assert_eq!(ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 30)]), Some("progress"));
-        assert_eq!(ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 31)]), None);
+        assert_eq!(
+            ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 30)]),
+            Some("progress")
+        );
+        assert_eq!(
+            ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 31)]),
+            None
+        );
     }
 
     #[test]
     fn each_advance_restarts_the_stall_timer() {
         let mut later = sample(Phase::Transfer, 25);
-        later.data = Some(Socket { acked: 1, ..socket() });
+        later.data = Some(Socket {
+            acked: 1,
+            ..socket()
+        });
         let mut last = later.clone();
         last.at = Duration::from_secs(50);
-        assert_eq!(ask(&[sample(Phase::Transfer, 1), later, last]), Some("progress"));
+        assert_eq!(
+            ask(&[sample(Phase::Transfer, 1), later, last]),
+            Some("progress")
+        );
     }
 
     #[test]
     fn a_dead_path_is_not_vouched_for() {
         let mut dead = sample(Phase::Transfer, 2);
-        dead.data = Some(Socket { retransmits: 2, ..socket() });
+        dead.data = Some(Socket {
+            retransmits: 2,
+            ..socket()
+        });
         assert_eq!(ask(&[sample(Phase::Transfer, 1), dead]), None);
         let mut silent = sample(Phase::Reply, 2);
         silent.deadline = Some(Duration::from_secs(60));
         assert_eq!(ask(&[silent.clone()]), Some("patience"));
-        silent.control = Some(Socket { probes: 2, ..socket() });
+        silent.control = Some(Socket {
+            probes: 2,
+            ..socket()
+        });
         assert_eq!(ask(&[silent]), None);
     }
 
@@ -276,7 +317,11 @@ mod tests {
     fn connecting_is_judged_by_its_deadline_alone() {
         let mut s = sample(Phase::ControlConnect, 5);
         s.deadline = Some(Duration::from_secs(10));
-        s.control = Some(Socket { state: tcp::SYN_SENT, retransmits: 5, ..socket() });
+        s.control = Some(Socket {
+            state: tcp::SYN_SENT,
+            retransmits: 5,
+            ..socket()
+        });
         assert_eq!(ask(&[s]), Some("patience"));
     }
 

@@ -21,3 +21,15 @@ pub struct Candidate {
     /// The version that was found settled.
     pub stamp: Stamp,
 }
+
+/// The version of an open file.
+pub fn stamp_of(file: &std::fs::File) -> std::io::Result<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = file.metadata()?;
+    Ok(Stamp {
+        dev: meta.dev(),
+        ino: meta.ino(),
+        size: meta.size(),
+        mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+    })
+}

@@ -252,8 +252,13 @@ impl Fence {
         let result = match fd {
             Some((fd, events)) => {
                 let mut fds = [wake, PollFd::from_borrowed_fd(fd, events)];
-                poll(&mut fds, time.as_ref())
-                    .map(|n| (n, !fds[0].revents().is_empty(), !fds[1].revents().is_empty()))
+                poll(&mut fds, time.as_ref()).map(|n| {
+                    (
+                        n,
+                        !fds[0].revents().is_empty(),
+                        !fds[1].revents().is_empty(),
+                    )
+                })
             }
             None => {
                 let mut fds = [wake];
@@ -451,7 +456,10 @@ mod tests {
         let (client, _server) = pair();
         let fence = Fence::new().unwrap();
         fence.end();
-        assert_eq!(fence.keep(Which::Data, client.as_fd()).unwrap(), Err(Stopped));
+        assert_eq!(
+            fence.keep(Which::Data, client.as_fd()).unwrap(),
+            Err(Stopped)
+        );
     }
 
     #[test]
@@ -487,6 +495,9 @@ mod tests {
         (&client).write_all(b"x").unwrap();
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 1);
         fence.interrupt(fence.phase());
-        assert_eq!((&client).write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(
+            (&client).write(b"x").unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
     }
 }

@@ -22,7 +22,11 @@ fn getsockopt<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, out: &mut T) 
     // any bytes the kernel writes are a valid value (integers and `tcp_info`).
     let result =
         unsafe { libc::getsockopt(fd, level, name, std::ptr::from_mut(out).cast(), &mut length) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// The socket's identity for the life of the machine: descriptors are reused, cookies are not.
@@ -40,7 +44,11 @@ pub fn unacknowledged(fd: BorrowedFd<'_>) -> u64 {
     let mut queued: libc::c_int = 0;
     // SAFETY: TIOCOUTQ writes one int to the given pointer, which is valid for it.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &mut queued) };
-    if result == 0 { u64::try_from(queued).unwrap_or(0) } else { 0 }
+    if result == 0 {
+        u64::try_from(queued).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// What the socket shows now. It does not touch SO_ERROR: the worker should see that itself.
@@ -80,9 +88,14 @@ pub fn prepare(peer: &SocketAddr, detection: Duration) -> io::Result<socket2::So
     let second = Duration::from_secs(1);
     // More probes than the detection takes: the heartbeat convicts, not the kernel, so that the
     // evidence is still there to be read. The kernel takes at most 127.
-    let probes = u32::try_from(detection.as_secs()).unwrap_or(127).saturating_add(10).min(127);
-    let keepalive =
-        TcpKeepalive::new().with_time(second).with_interval(second).with_retries(probes);
+    let probes = u32::try_from(detection.as_secs())
+        .unwrap_or(127)
+        .saturating_add(10)
+        .min(127);
+    let keepalive = TcpKeepalive::new()
+        .with_time(second)
+        .with_interval(second)
+        .with_retries(probes);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_nodelay(true)?;
     set_notsent_lowat(socket.as_fd(), NOTSENT_LOWAT)?;
@@ -101,7 +114,11 @@ fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
             size_of::<u32>() as libc::socklen_t,
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Ends a connection with a reset and throws away what was not sent (`connect(AF_UNSPEC)`):
@@ -112,9 +129,17 @@ pub fn reset(fd: BorrowedFd<'_>) -> io::Result<()> {
     address.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
     // SAFETY: `address` is valid for reads of its size.
     let result = unsafe {
-        libc::connect(fd.as_raw_fd(), &address, size_of::<libc::sockaddr>() as libc::socklen_t)
+        libc::connect(
+            fd.as_raw_fd(),
+            &address,
+            size_of::<libc::sockaddr>() as libc::socklen_t,
+        )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ pub fn id() -> i32 {
 /// Lowers the calling thread's priority. Works without privileges and cannot be taken back.
 pub fn lower_priority() -> io::Result<()> {
     let thread = rustix::thread::gettid();
-    Ok(rustix::process::setpriority_process(Some(thread), WORKER_NICE)?)
+    Ok(rustix::process::setpriority_process(
+        Some(thread),
+        WORKER_NICE,
+    )?)
 }
 
 /// Whether a thread of this process with that number exists.
@@ -31,7 +34,10 @@ pub fn facts(id: i32) -> Option<Thread> {
     // The name in parentheses may contain anything; the fields begin behind the last one.
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let state = fields.first()?.chars().next()?;
-    let ticks: u64 = [11, 12].iter().filter_map(|i| fields.get(*i)?.parse::<u64>().ok()).sum();
+    let ticks: u64 = [11, 12]
+        .iter()
+        .filter_map(|i| fields.get(*i)?.parse::<u64>().ok())
+        .sum();
     let call = read("syscall").unwrap_or_default();
     let mut words = call.split_whitespace();
     let syscall = words.next().and_then(|w| w.parse::<i64>().ok());
@@ -58,7 +64,13 @@ mod tests {
         let nice = std::thread::spawn(|| {
             lower_priority().unwrap();
             let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", id())).unwrap();
-            stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().to_owned()
+            stat.rsplit(')')
+                .next()
+                .unwrap()
+                .split_whitespace()
+                .nth(16)
+                .unwrap()
+                .to_owned()
         })
         .join()
         .unwrap();

@@ -1,0 +1,154 @@
+//! What can go wrong on the wire, and whether the session survives it.
+
+use std::fmt;
+use std::io;
+
+use suppaftp::FtpError;
+
+use crate::core::names::Phase;
+use crate::pulse::{Stop, WorkerHandle};
+
+/// A step that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// The worker was ended; no further step may be taken.
+    Ended,
+    /// A phase was over its bound.
+    Timeout(Phase),
+    /// The server said no (4xx, 5xx): the session stands, unless it was a 421.
+    Refused {
+        /// The command.
+        verb: &'static str,
+        /// The reply's code.
+        code: u32,
+        /// The reply's text, as it came.
+        text: String,
+    },
+    /// The connection broke, or what came makes no sense: the session cannot be used any more.
+    Lost {
+        /// In which phase.
+        phase: Phase,
+        /// What was seen.
+        error: String,
+    },
+    /// The source could not be read.
+    Source(String),
+    /// The source is not the file any more that the transfer began with.
+    Changed,
+    /// The source is not there any more.
+    Vanished,
+    /// The server has a size that differs from what was sent.
+    SizeDiffers {
+        /// Bytes sent.
+        sent: u64,
+        /// What SIZE answered.
+        found: u64,
+    },
+}
+
+impl From<Stop> for Trouble {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Ended => Self::Ended,
+            Stop::Timeout(phase) => Self::Timeout(phase),
+        }
+    }
+}
+
+impl Trouble {
+    /// Names what suppaftp reported. The fence and the interrupt come first: what their dead
+    /// descriptor makes of a call is not the server's doing.
+    pub fn from_ftp(handle: &WorkerHandle, verb: &'static str, error: FtpError) -> Self {
+        if let Err(stop) = handle.check() {
+            return stop.into();
+        }
+        match error {
+            FtpError::UnexpectedResponse(response) => match code_of(&response.body) {
+                Some(code) if (400..600).contains(&code) => Self::Refused {
+                    verb,
+                    code,
+                    text: String::from_utf8_lossy(&response.body)
+                        .trim_end()
+                        .to_owned(),
+                },
+                _ => Self::Lost {
+                    phase: handle.phase(),
+                    error: format!(
+                        "{verb} was answered with something else than expected: {}",
+                        String::from_utf8_lossy(&response.body).trim_end()
+                    ),
+                },
+            },
+            other => Self::Lost {
+                phase: handle.phase(),
+                error: format!("{verb}: {other}"),
+            },
+        }
+    }
+
+    /// The same for an error of the system on a connection.
+    pub fn from_io(handle: &WorkerHandle, what: &str, error: &io::Error) -> Self {
+        match handle.check() {
+            Err(stop) => stop.into(),
+            Ok(()) => Self::Lost {
+                phase: handle.phase(),
+                error: format!("{what}: {error}"),
+            },
+        }
+    }
+
+    /// Whether the session can be used for the next step.
+    pub fn spares_session(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code != 421,
+            Self::Source(_) | Self::Changed | Self::Vanished | Self::SizeDiffers { .. } => true,
+            Self::Ended | Self::Timeout(_) | Self::Lost { .. } => false,
+        }
+    }
+
+    /// The reply's code, if the server refused.
+    pub fn code(&self) -> Option<u32> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// The code of the last line of a reply (RFC 959 section 4.2).
+fn code_of(body: &[u8]) -> Option<u32> {
+    let text = String::from_utf8_lossy(body);
+    text.lines().next_back()?.get(..3)?.parse().ok()
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended => f.write_str("the upload was ended"),
+            Self::Timeout(phase) => write!(f, "no event within the bound of the phase {phase}"),
+            Self::Refused { verb, text, .. } => write!(f, "the server refused {verb}: {text}"),
+            Self::Lost { phase, error } => write!(f, "the session was lost in {phase}: {error}"),
+            Self::Source(error) => f.write_str(error),
+            Self::Changed => f.write_str("the source changed while it was sent"),
+            Self::Vanished => f.write_str("the source vanished"),
+            Self::SizeDiffers { sent, found } => {
+                write!(f, "{sent} bytes were sent but the server has {found}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Trouble {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_of_a_reply_gives_its_code() {
+        assert_eq!(code_of(b"550 no such file\r\n"), Some(550));
+        assert_eq!(code_of(b"226-bye\r\n more\r\n421 gone\r\n"), Some(421));
+        assert_eq!(code_of(b"\xff\xff\xff garbage\r\n"), None);
+        assert_eq!(code_of(b""), None);
+    }
+}

@@ -1,0 +1,15 @@
+//! FTP as this service speaks it (RFC 959, 2428, 3659) on top of suppaftp: sessions, transfers,
+//! publishing. Runs on a worker's thread only; every wait names its phase in the pulse cell and
+//! ends by the daemon's interrupt or the fence. It decides nothing about local files.
+
+mod dial;
+mod error;
+mod plain;
+mod publish;
+mod session;
+mod transfer;
+
+pub use error::Trouble;
+pub use publish::{Resolved, resolve, take_away};
+pub use session::{Session, Setup};
+pub use transfer::send;

@@ -1,0 +1,136 @@
+//! The steps that make a sent file visible, and those that take an old attempt's temp name away
+//! before anything else happens to that final name (the remote fence).
+//! RNFR and RNTO are sent one by one, each with its own bound: nothing may wait unread behind
+//! another command in a stopped server's buffer.
+
+use std::sync::Arc;
+
+use suppaftp::Status;
+
+use super::{Session, Trouble};
+use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
+use crate::pulse::Attempt;
+use crate::spool::Stamp;
+
+/// What became of an attempt in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolved {
+    /// Nothing of it is left that could become visible.
+    Gone,
+    /// It stands under the final name; the version that was sent, where it is known.
+    Delivered(Option<Stamp>),
+    /// The server's answers leave it open: try again later.
+    Open,
+}
+
+impl Session {
+    /// Renames the sent and verified temp to its final name (RFC 959 section 4.1.3).
+    pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
+        attempt.enter(Stage::Publishing);
+        self.rename(&attempt.temp, target)?;
+        attempt.enter(Stage::Published);
+        Ok(())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
+        self.command("RNFR", from, &[Status::RequestFilePending])?;
+        self.command(
+            "RNTO",
+            to,
+            &[Status::RequestedFileActionOk, Status::CommandOk],
+        )?;
+        Ok(())
+    }
+
+    /// Whether the name is not there. Asked by SIZE, the only question every server answers the
+    /// same way; RNFR has been refused before.
+    fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
+        match self.step("SIZE", |client| client.size(name)) {
+            Ok(_) => Ok(false),
+            Err(Trouble::Refused { code: 550, .. }) => Ok(true),
+            Err(Trouble::Refused { .. }) => Ok(false),
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+/// Takes a temp name away: true when it is gone for sure.
+pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
+    match session.step("DELE", |client| client.rm(temp)) {
+        Ok(()) => Ok(true),
+        Err(Trouble::Refused {
+            code: 421,
+            text,
+            verb,
+        }) => Err(Trouble::Refused {
+            code: 421,
+            text,
+            verb,
+        }),
+        Err(Trouble::Refused { .. }) => session.absent(temp),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// Resolves all old attempts of a file before any further work on its final name. What turns out
+/// not to be published yet is published under the name of `fresh`, so that a late RNTO of the old
+/// session finds nothing.
+///
+/// Attempts of stage `Publishing` are one chain: each next one is the renamed one before, so the
+/// file was published only if none of their names is there.
+pub fn resolve(
+    session: &mut Session,
+    old: &[Arc<Attempt>],
+    fresh: &Attempt,
+    target: &str,
+) -> Result<Resolved, Trouble> {
+    if let Some(done) = old.iter().find(|a| a.stage().remedy() == Remedy::Delivered) {
+        return Ok(Resolved::Delivered(done.source()));
+    }
+    for attempt in old
+        .iter()
+        .filter(|a| a.stage().remedy() == Remedy::TakeAway)
+    {
+        if !take_away(session, &attempt.temp)? {
+            return Ok(Resolved::Open);
+        }
+        attempt.enter(Stage::Opened);
+    }
+    let mut resolved = Resolved::Gone;
+    for attempt in old
+        .iter()
+        .rev()
+        .filter(|a| a.stage().remedy() == Remedy::Ask)
+    {
+        match asked(ask(session, attempt, fresh)?) {
+            Next::PublishFresh => {
+                session.publish(fresh, target)?;
+                return Ok(Resolved::Delivered(fresh.source()));
+            }
+            Next::Delivered => resolved = Resolved::Delivered(attempt.source()),
+            Next::Later => return Ok(Resolved::Open),
+        }
+    }
+    Ok(resolved)
+}
+
+/// Renames the temp of `old` to that of `fresh`. From before the rename on, `fresh` is in doubt.
+fn ask(session: &mut Session, old: &Attempt, fresh: &Attempt) -> Result<Answer, Trouble> {
+    if let Some(stamp) = old.source() {
+        fresh.note_source(stamp);
+    }
+    fresh.enter(Stage::Publishing);
+    match session.rename(&old.temp, &fresh.temp) {
+        Ok(()) => Ok(Answer::Renamed),
+        Err(Trouble::Refused { verb, code, .. }) if code != 421 => {
+            fresh.enter(Stage::Opened);
+            let absent = verb == "RNFR" && code == 550 && session.absent(&old.temp)?;
+            Ok(if absent {
+                Answer::Absent
+            } else {
+                Answer::Unclear
+            })
+        }
+        Err(trouble) => Err(trouble),
+    }
+}

@@ -1,0 +1,260 @@
+//! One FTP session: connected, logged in, binary, in the route's remote folder; kept between
+//! files and dropped at the first doubt (after a timeout the replies are off by one).
+
+use std::collections::HashSet;
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use slog::Logger;
+use suppaftp::types::{FileType, Mode};
+use suppaftp::{FtpError, Status};
+
+use super::plain::Client;
+use super::{Trouble, dial, transfer};
+use crate::config::{Route, Timers};
+use crate::core::names::Phase;
+use crate::core::timers::Attempts;
+use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::sys::fence::{Which, Woken};
+
+/// Remote folders remembered as existing; more are simply asked for again.
+const FOLDERS_KNOWN: usize = 1000;
+/// QUIT is a courtesy: its reply is not worth a long wait.
+const QUIT_BOUND: Duration = Duration::from_secs(5);
+
+/// What every session of a slot needs.
+#[derive(Clone)]
+pub struct Setup {
+    /// The worker's cell and fence.
+    pub handle: Arc<WorkerHandle>,
+    /// The route.
+    pub route: Arc<Route>,
+    /// The bounds.
+    pub timers: Timers,
+    /// How long the detection of a dead path may take.
+    pub detection: Duration,
+    /// Where look-ups that cannot end are counted.
+    pub stranded: StrandedHelpers,
+    /// The worker's logger.
+    pub log: Logger,
+}
+
+/// A session that stands.
+pub struct Session {
+    /// Shared facts.
+    pub(super) setup: Setup,
+    /// The client.
+    pub(super) client: Client,
+    /// Whether the server answers SIZE.
+    pub(super) has_size: bool,
+    /// Whether EPSV was refused: PASV from then on.
+    pub(super) plain_passive: bool,
+    /// Whether the data connection of the current STOR was begun: what is refused before that is
+    /// the passive command.
+    pub(super) data_begun: Arc<AtomicBool>,
+    /// Whether the connection is gone although the last step's trouble would spare it.
+    pub(super) broken: bool,
+    folders: HashSet<String>,
+}
+
+impl Session {
+    /// Connects, logs in, sets binary, goes to the remote folder (made as needed).
+    pub fn open(setup: &Setup) -> Result<Self, Trouble> {
+        let Setup {
+            handle,
+            route,
+            timers,
+            ..
+        } = setup;
+        let server = &route.server;
+        let peers = dial::look_up(
+            handle,
+            &setup.stranded,
+            &server.host,
+            server.port,
+            timers.dns,
+        )?;
+        let attempts = Attempts {
+            count: timers.control_connect_attempts,
+            timeout: timers.control_connect,
+            interval: timers.control_connect_interval,
+        };
+        let stream = dial::connect(
+            handle,
+            &setup.log,
+            Which::Control,
+            &peers,
+            attempts,
+            setup.detection,
+        )?;
+        handle.begin(Phase::Greeting, Some(timers.reply));
+        // From here on an error leaves a client behind whose drop must find a dead descriptor.
+        let opened = Self::greet(setup, stream).and_then(|mut session| {
+            match session.log_in().and_then(|()| session.enter_folder()) {
+                Ok(()) => Ok(session),
+                Err(trouble) => {
+                    session.discard();
+                    Err(trouble)
+                }
+            }
+        });
+        if opened.is_err() {
+            handle.fence.abandon(Which::Control);
+        }
+        opened
+    }
+
+    fn greet(setup: &Setup, stream: TcpStream) -> Result<Self, Trouble> {
+        let client = Client::connect_with_stream(stream)
+            .map_err(|e| Trouble::from_ftp(&setup.handle, "greeting", e))?;
+        let data_begun = Arc::new(AtomicBool::new(false));
+        let client =
+            client.passive_stream_builder(transfer::data_connector(setup, Arc::clone(&data_begun)));
+        Ok(Self {
+            setup: setup.clone(),
+            client,
+            has_size: true,
+            plain_passive: false,
+            data_begun,
+            broken: false,
+            folders: HashSet::new(),
+        })
+    }
+
+    /// USER and PASS each have the bound of a reply of their own, so suppaftp's `login`, which
+    /// waits for both, is not used.
+    fn log_in(&mut self) -> Result<(), Trouble> {
+        let server = self.setup.route.server.clone();
+        let code = self.command(
+            "USER",
+            &server.user,
+            &[Status::LoggedIn, Status::NeedPassword],
+        )?;
+        if code == Status::NeedPassword {
+            self.command(
+                "PASS",
+                server.password.reveal(),
+                &[Status::LoggedIn, Status::CommandNotImplemented],
+            )?;
+        }
+        self.step("TYPE", |client| client.transfer_type(FileType::Binary))?;
+        self.client.set_mode(Mode::ExtendedPassive);
+        // Never trust an address other than the control peer's (RFC 2577 section 3).
+        self.client.set_passive_nat_workaround(true);
+        Ok(())
+    }
+
+    fn enter_folder(&mut self) -> Result<(), Trouble> {
+        let folder = self.setup.route.server.folder.clone();
+        if folder.is_empty() {
+            return Ok(());
+        }
+        match self.change_folder(&folder) {
+            Err(Trouble::Refused {
+                code: 500..=599, ..
+            }) => {
+                self.make_folders(&folder)?;
+                self.change_folder(&folder)
+            }
+            other => other,
+        }
+    }
+
+    fn change_folder(&mut self, folder: &str) -> Result<(), Trouble> {
+        self.step("CWD", |client| client.cwd(folder))
+    }
+
+    /// Makes `folder` and its parents. That a folder may exist already is no error; whether it
+    /// stands in the end shows at the next use.
+    pub fn make_folders(&mut self, folder: &str) -> Result<(), Trouble> {
+        let mut path = String::new();
+        for part in folder.split('/').filter(|p| !p.is_empty()) {
+            if !path.is_empty() || folder.starts_with('/') {
+                path.push('/');
+            }
+            path.push_str(part);
+            match self.step("MKD", |client| client.mkdir(&path)) {
+                Ok(())
+                | Err(Trouble::Refused {
+                    code: 500..=599, ..
+                }) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        if self.folders.len() >= FOLDERS_KNOWN {
+            self.folders.clear();
+        }
+        self.folders.insert(folder.to_owned());
+        Ok(())
+    }
+
+    /// Whether the session can serve the next job.
+    pub fn usable(&self) -> bool {
+        !self.broken
+    }
+
+    /// Whether `make_folders` was done for this folder in this session.
+    pub fn knows_folder(&self, folder: &str) -> bool {
+        self.folders.contains(folder)
+    }
+
+    /// One command with one reply, in a phase of its own.
+    pub(super) fn step<T>(
+        &mut self,
+        verb: &'static str,
+        run: impl FnOnce(&mut Client) -> Result<T, FtpError>,
+    ) -> Result<T, Trouble> {
+        let handle = Arc::clone(&self.setup.handle);
+        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        handle.check()?;
+        let result = run(&mut self.client).map_err(|e| Trouble::from_ftp(&handle, verb, e));
+        handle.ack();
+        result
+    }
+
+    /// A command with an argument; answers the status, one of `expected`.
+    pub(super) fn command(
+        &mut self,
+        verb: &'static str,
+        argument: &str,
+        expected: &[Status],
+    ) -> Result<Status, Trouble> {
+        let line = format!("{verb} {argument}");
+        self.step(verb, |client| client.custom_command(line, expected))
+            .map(|r| r.status)
+    }
+
+    /// Waits while idle: true when the server said or did something (the session is over), false
+    /// when the worker was woken or `time` is over.
+    pub fn idle(&self, time: Duration) -> Result<bool, Trouble> {
+        let control = self.client.get_ref();
+        let fence = &self.setup.handle.fence;
+        match fence.wait(Some((control.as_fd(), PollFlags::IN)), Some(time)) {
+            Ok(woken) => Ok(woken == Woken::Ready),
+            Err(error) => Err(Trouble::from_io(&self.setup.handle, "idle", &error)),
+        }
+    }
+
+    /// The polite end.
+    pub fn quit(mut self) {
+        let handle = Arc::clone(&self.setup.handle);
+        handle.begin(Phase::Quit, Some(self.setup.timers.reply.min(QUIT_BOUND)));
+        // The answer does not matter: the connection goes either way.
+        let clean = self.client.quit().is_ok();
+        if clean && handle.check().is_ok() {
+            handle.fence.release(Which::Control);
+        } else {
+            handle.fence.abandon(Which::Control);
+        }
+    }
+
+    /// The hard end: nothing is read or sent any more.
+    pub fn discard(self) {
+        self.setup.handle.fence.abandon(Which::Data);
+        self.setup.handle.fence.abandon(Which::Control);
+    }
+}

@@ -1,0 +1,364 @@
+//! Sends one file to its temp name: passive connection, STOR, the bytes, drain, final reply.
+//! It promises that a returned `Ok` means: all bytes of the version that was opened were sent,
+//! the server said 226 (or 250), and SIZE agreed where it was asked.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use slog::warn;
+use suppaftp::types::Mode;
+use suppaftp::{FtpError, FtpResult};
+
+use super::publish::take_away;
+use super::session::Setup;
+use super::{Session, Trouble, dial};
+use crate::clock::{self, Mono};
+use crate::config::Verify;
+use crate::core::journey::Stage;
+use crate::core::names::Phase;
+use crate::core::timers::Attempts;
+use crate::pulse::{Attempt, WorkerHandle};
+use crate::spool::Stamp;
+use crate::sys::fence::Which;
+use crate::sys::socket;
+
+/// Bytes given to the kernel in one call: a safe point comes after each.
+const CHUNK: usize = 512 * 1024;
+/// Buffer of the plain loop, where sendfile does not work.
+const BUFFER: usize = 128 * 1024;
+/// How long a reply may follow a broken data connection: it only tells why.
+const REASON_BOUND: Duration = Duration::from_secs(2);
+/// Bounds of the pauses between two looks at the send queue: no event tells that it is empty.
+const LOOK_FIRST: Duration = Duration::from_millis(1);
+const LOOK_LAST: Duration = Duration::from_millis(100);
+
+type Stream = super::plain::Transfer;
+
+/// Sends `file`, whose version is `stamp`, as `attempt`.
+pub fn send(
+    session: &mut Session,
+    file: &mut File,
+    stamp: Stamp,
+    attempt: &Attempt,
+) -> Result<(), Trouble> {
+    let stream = store(session, attempt)?;
+    let result = stream_file(session, stream, file, stamp);
+    let clear = matches!(
+        result,
+        Err(Trouble::Refused { .. } | Trouble::Changed | Trouble::Source(_))
+    );
+    if clear && session.usable() && take_away(session, &attempt.temp)? {
+        attempt.enter(Stage::Opened);
+    }
+    result?;
+    verify(session, &attempt.temp, stamp.size)
+}
+
+/// Opens the data connection and sends STOR; makes the folder and tries again if need be.
+fn store(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
+    let folder = attempt
+        .temp
+        .rsplit_once('/')
+        .map(|(folder, _)| folder.to_owned());
+    match (store_once(session, attempt), folder) {
+        (
+            Err(Trouble::Refused {
+                code: 550 | 551 | 553 | 451,
+                ..
+            }),
+            Some(folder),
+        ) if !session.knows_folder(&folder) => {
+            session.make_folders(&folder)?;
+            store_once(session, attempt)
+        }
+        (other, _) => other,
+    }
+}
+
+fn store_once(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
+    match put(session, attempt) {
+        Err(Trouble::Refused {
+            code: 500..=599, ..
+        }) if !session.data_begun.load(SeqCst) && !session.plain_passive => {
+            // EPSV was refused (RFC 2428 section 3): this server gets PASV from now on.
+            session.plain_passive = true;
+            session.client.set_mode(Mode::Passive);
+            put(session, attempt)
+        }
+        other => other,
+    }
+}
+
+fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
+    let handle = Arc::clone(&session.setup.handle);
+    session.data_begun.store(false, SeqCst);
+    handle.begin(Phase::Reply, Some(session.setup.timers.reply));
+    handle.check()?;
+    // Whoever ends this worker from now on must take it that STOR was sent.
+    attempt.enter(Stage::Sending);
+    let result = session.client.put_with_stream(&attempt.temp);
+    handle.ack();
+    let begun = session.data_begun.load(SeqCst);
+    result.map_err(|error| {
+        let verb = if begun { "STOR" } else { "EPSV/PASV" };
+        let trouble = match error {
+            FtpError::ConnectionError(e) if e.get_ref().is_some_and(|i| i.is::<Trouble>()) => {
+                match e.downcast::<Trouble>() {
+                    // The data connection failed: STOR was not sent.
+                    Ok(trouble) => {
+                        attempt.enter(Stage::Opened);
+                        trouble
+                    }
+                    Err(error) => Trouble::from_io(&handle, "the data connection", &error),
+                }
+            }
+            other => Trouble::from_ftp(&handle, verb, other),
+        };
+        if !begun || matches!(trouble, Trouble::Refused { .. }) {
+            // Never sent, or a clear no: the server made nothing.
+            attempt.enter(Stage::Opened);
+        }
+        if handle.check().is_ok() {
+            handle.fence.abandon(Which::Data);
+        }
+        trouble
+    })
+}
+
+/// What runs inside suppaftp between EPSV/PASV and STOR.
+pub(super) fn data_connector(
+    setup: &Setup,
+    begun: Arc<AtomicBool>,
+) -> impl Fn(SocketAddr) -> FtpResult<TcpStream> + Send + Sync + 'static {
+    let setup = setup.clone();
+    let attempts = Attempts {
+        count: setup.timers.data_connect_attempts,
+        timeout: setup.timers.data_connect,
+        interval: setup.timers.data_connect_interval,
+    };
+    move |peer| {
+        begun.store(true, SeqCst);
+        let handle = &setup.handle;
+        let stream = dial::connect(
+            handle,
+            &setup.log,
+            Which::Data,
+            &[peer],
+            attempts,
+            setup.detection,
+        )
+        .map_err(|trouble| FtpError::ConnectionError(io::Error::other(trouble)))?;
+        handle.begin(Phase::Reply, Some(setup.timers.reply));
+        Ok(stream)
+    }
+}
+
+/// Moves the bytes and waits for the completion reply. On an error the data connection is reset:
+/// a clean end would let the server take the part for the whole.
+fn stream_file(
+    session: &mut Session,
+    stream: Stream,
+    file: &mut File,
+    stamp: Stamp,
+) -> Result<(), Trouble> {
+    let setup = session.setup.clone();
+    let handle = &setup.handle;
+    let end = setup.timers.transfer_put.map(|bound| clock::mono() + bound);
+    handle.begin_transfer(setup.timers.transfer_put);
+    let socket = stream.get_ref().get_ref();
+    let moved = pump(handle, socket, file, stamp.size)
+        .and_then(|()| unchanged(file, stamp))
+        .and_then(|()| {
+            socket
+                .shutdown(Shutdown::Write)
+                .map_err(|e| Trouble::from_io(handle, "ending the data connection", &e))?;
+            drain(session, socket, end)
+        });
+    if let Err(trouble) = moved {
+        return Err(break_off(session, stream, trouble));
+    }
+    handle.begin(Phase::FinalReply, Some(setup.timers.reply));
+    let result = stream
+        .finish()
+        .map_err(|e| Trouble::from_ftp(handle, "STOR", e));
+    handle.ack();
+    match &result {
+        Ok(()) => handle.fence.release(Which::Data),
+        Err(_) if handle.check().is_ok() => handle.fence.abandon(Which::Data),
+        // Interrupted or ended: the pair stays together for `discard` or the quarantine.
+        Err(_) => {}
+    }
+    result
+}
+
+/// The error end of a transfer: reset, then the server's own reason if it gives one soon.
+fn break_off(session: &mut Session, stream: Stream, trouble: Trouble) -> Trouble {
+    let handle = Arc::clone(&session.setup.handle);
+    if handle.check().is_err() {
+        // Ended or interrupted: dead descriptors are laid already, so the drop cannot block. The
+        // sockets are the quarantine's, or reset by `discard`.
+        drop(stream);
+        return trouble;
+    }
+    handle.fence.abandon(Which::Data);
+    handle.begin(Phase::FinalReply, Some(REASON_BOUND * 2));
+    let answered = {
+        let control = session.client.get_ref();
+        let readable = Some((control.as_fd(), PollFlags::IN));
+        matches!(handle.wait(readable, Some(REASON_BOUND)), Ok(Ok(true)))
+    };
+    if !answered {
+        session.broken = true;
+        handle.fence.abandon(Which::Control);
+        drop(stream);
+        return trouble;
+    }
+    let reason = stream
+        .finish()
+        .map_err(|e| Trouble::from_ftp(&handle, "STOR", e));
+    match (reason, trouble) {
+        // Our own reasons outrank what the server makes of the reset.
+        (Err(lost @ (Trouble::Ended | Trouble::Timeout(_) | Trouble::Lost { .. })), ours) => {
+            session.broken = true;
+            if matches!(ours, Trouble::Lost { .. }) {
+                lost
+            } else {
+                ours
+            }
+        }
+        (_, ours @ (Trouble::Source(_) | Trouble::Changed)) => ours,
+        (Err(theirs), _) => theirs,
+        (Ok(()), ours) => {
+            // A 226 for what we broke off: believe nothing more of this session.
+            session.broken = true;
+            ours
+        }
+    }
+}
+
+/// Hands exactly `size` bytes to the kernel.
+fn pump(
+    handle: &WorkerHandle,
+    socket: &TcpStream,
+    file: &mut File,
+    size: u64,
+) -> Result<(), Trouble> {
+    let mut offset = 0u64;
+    while offset < size {
+        handle.check()?;
+        let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
+        match rustix::fs::sendfile(socket, &*file, Some(&mut offset), want) {
+            Ok(0) => return Err(Trouble::Changed),
+            Ok(moved) => handle.moved(moved as u64),
+            Err(Errno::INTR) => {}
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                return pump_plainly(handle, socket, file, offset, size);
+            }
+            Err(Errno::IO) => return Err(Trouble::Source("reading the source failed".into())),
+            Err(error) => return Err(Trouble::from_io(handle, "sending", &error.into())),
+        }
+    }
+    Ok(())
+}
+
+/// The same where the source's file system has no sendfile.
+fn pump_plainly(
+    handle: &WorkerHandle,
+    mut socket: &TcpStream,
+    file: &mut File,
+    mut offset: u64,
+    size: u64,
+) -> Result<(), Trouble> {
+    let unreadable = |e: io::Error| Trouble::Source(format!("reading the source failed: {e}"));
+    file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
+    let mut buffer = vec![0u8; BUFFER];
+    while offset < size {
+        handle.check()?;
+        let want = usize::try_from(size - offset).unwrap_or(BUFFER).min(BUFFER);
+        let read = match file.read(&mut buffer[..want]) {
+            Ok(0) => return Err(Trouble::Changed),
+            Ok(read) => read,
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            Err(e) => return Err(unreadable(e)),
+        };
+        let mut rest = &buffer[..read];
+        while !rest.is_empty() {
+            handle.check()?;
+            match socket.write(rest) {
+                Ok(moved) => {
+                    handle.moved(moved as u64);
+                    rest = &rest[moved..];
+                }
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Trouble::from_io(handle, "sending", &e)),
+            }
+        }
+        offset += read as u64;
+    }
+    Ok(())
+}
+
+/// Whether the open source is still the version that was sent.
+fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
+    match crate::spool::stamp_of(file) {
+        Ok(now) if now == stamp => Ok(()),
+        Ok(_) => Err(Trouble::Changed),
+        Err(error) => Err(Trouble::Source(format!(
+            "looking at the source failed: {error}"
+        ))),
+    }
+}
+
+/// Waits until the peer has acknowledged every byte, or says something before that.
+fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(), Trouble> {
+    let handle = &session.setup.handle;
+    handle.begin(
+        Phase::Drain,
+        end.map(|end| end.saturating_sub(clock::mono())),
+    );
+    let control = session.client.get_ref();
+    let mut look = LOOK_FIRST;
+    while socket::unacknowledged(socket.as_fd()) > 0 {
+        let readable = Some((control.as_fd(), PollFlags::IN));
+        let answered = handle
+            .wait(readable, Some(look))
+            .map_err(|e| Trouble::from_io(handle, "draining", &e))??;
+        if answered {
+            break;
+        }
+        look = (look * 2).min(LOOK_LAST);
+    }
+    Ok(())
+}
+
+/// Asks for the size of what the server has (RFC 3659 section 4): a 226 proves nothing.
+fn verify(session: &mut Session, temp: &str, sent: u64) -> Result<(), Trouble> {
+    if session.setup.route.verify == Verify::None || !session.has_size {
+        return Ok(());
+    }
+    match session.step("SIZE", |client| client.size(temp)) {
+        Ok(found) if found as u64 == sent => Ok(()),
+        Ok(found) => Err(Trouble::SizeDiffers {
+            sent,
+            found: found as u64,
+        }),
+        Err(Trouble::Refused {
+            code: 500 | 502 | 504,
+            text,
+            ..
+        }) => {
+            session.has_size = false;
+            warn!(session.setup.log, "the server has no SIZE"; "error" => text,
+                "next" => "the 226 and the number of bytes sent are all there is to believe");
+            Ok(())
+        }
+        Err(trouble) => Err(trouble),
+    }
+}

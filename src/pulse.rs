@@ -1,0 +1,274 @@
+//! The one object that a worker, its actor and the daemon share: the pulse cell (atomics that the
+//! worker alone writes, but for the Ping number) and the fence around the worker's sockets.
+//! Reading it never blocks and needs nobody's help; that is what makes a verdict possible.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+
+use crate::clock::{self, Mono};
+use crate::core::journey::Stage;
+use crate::core::names::Phase;
+use crate::core::vouch::Sample;
+use crate::spool::Stamp;
+use crate::sys::fence::{Fence, Woken};
+use crate::sys::thread;
+
+/// Why a worker may not go on with what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// It was ended: it has to leave, without another step.
+    Ended,
+    /// Its phase is over its deadline: it drops the session and lives on.
+    Timeout(Phase),
+}
+
+/// One worker's cell and fence. `epoch` never changes: a new worker gets a new handle.
+pub struct WorkerHandle {
+    /// The worker's number within its slot.
+    pub epoch: u64,
+    /// The fence around its sockets.
+    pub fence: Fence,
+    /// Phase number << 8 | phase.
+    phase: AtomicU64,
+    /// Microseconds of the monotonic clock; 0 for none.
+    deadline: AtomicU64,
+    bytes: AtomicU64,
+    ping: AtomicU64,
+    ack: AtomicU64,
+}
+
+impl WorkerHandle {
+    /// A handle for the worker of `epoch`, which does not run yet.
+    pub fn new(epoch: u64) -> io::Result<Self> {
+        Ok(Self {
+            epoch,
+            fence: Fence::new()?,
+            phase: AtomicU64::new(0),
+            deadline: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            ping: AtomicU64::new(0),
+            ack: AtomicU64::new(0),
+        })
+    }
+
+    // ---- the worker's side ---------------------------------------------------------------
+
+    /// A safe point: the worker answers the last Ping by being here.
+    pub fn ack(&self) {
+        self.ack.store(self.ping.load(SeqCst), SeqCst);
+    }
+
+    /// Enters a phase that has to be over after `bound`, if one is given.
+    pub fn begin(&self, phase: Phase, bound: Option<Duration>) {
+        let deadline = bound.map_or(0, |b| micros(clock::mono() + b));
+        // The reader takes a deadline for true only between two equal readings of the phase.
+        self.deadline.store(0, SeqCst);
+        let number = self.fence.next_phase();
+        self.phase
+            .store(number << 8 | u64::from(phase as u8), SeqCst);
+        self.deadline.store(deadline, SeqCst);
+        self.ack();
+    }
+
+    /// A transfer begins: its bytes count from zero.
+    pub fn begin_transfer(&self, bound: Option<Duration>) {
+        self.bytes.store(0, SeqCst);
+        self.begin(Phase::Transfer, bound);
+    }
+
+    /// Bytes were handed to the kernel.
+    pub fn moved(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, SeqCst);
+        self.ack();
+    }
+
+    /// Whether the worker may go on.
+    pub fn check(&self) -> Result<(), Stop> {
+        if self.fence.ended() {
+            Err(Stop::Ended)
+        } else if self.fence.interrupted() {
+            Err(Stop::Timeout(self.phase()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Waits for one event on `fd` within the current phase: true when it came, false when
+    /// `time` is over. Every wake-up is a safe point.
+    pub fn wait(
+        &self,
+        fd: Option<(BorrowedFd<'_>, PollFlags)>,
+        time: Option<Duration>,
+    ) -> io::Result<Result<bool, Stop>> {
+        let end = time.map(|t| clock::mono() + t);
+        loop {
+            if let Err(stop) = self.check() {
+                return Ok(Err(stop));
+            }
+            let left = end.map(|end| end.saturating_sub(clock::mono()));
+            match self.fence.wait(fd, left)? {
+                Woken::Ready => return Ok(Ok(true)),
+                Woken::Timeout => return Ok(self.check().map(|()| false)),
+                Woken::Wake => self.ack(),
+            }
+        }
+    }
+
+    // ---- everybody's side ----------------------------------------------------------------
+
+    /// The worker's phase.
+    pub fn phase(&self) -> Phase {
+        Phase::from_u8(self.phase.load(SeqCst) as u8).unwrap_or(Phase::Idle)
+    }
+
+    /// The number of the worker's phase, and when it has to be over.
+    pub fn deadline(&self) -> (u64, Option<Mono>) {
+        let before = self.phase.load(SeqCst);
+        let deadline = self.deadline.load(SeqCst);
+        let known = deadline != 0 && self.phase.load(SeqCst) == before;
+        (before >> 8, known.then(|| Duration::from_micros(deadline)))
+    }
+
+    /// Bytes of the current transfer handed to the kernel.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(SeqCst)
+    }
+
+    /// Takes the sample of a Ping, then stores its number: the sample judges the beat before.
+    pub fn sample(&self, ping: u64) -> Sample {
+        let acked = self.ack.load(SeqCst);
+        let (phase_number, deadline) = self.deadline();
+        let (control, data) = self.fence.sample();
+        // A worker that answers needs no inquiry.
+        let silent = acked < ping.saturating_sub(1);
+        let sample = Sample {
+            at: clock::mono(),
+            acked,
+            phase: self.phase(),
+            phase_number,
+            deadline,
+            bytes: self.bytes(),
+            control,
+            data,
+            thread: if silent {
+                thread::facts(self.fence.thread())
+            } else {
+                None
+            },
+        };
+        self.ping.store(ping, SeqCst);
+        self.fence.wake();
+        sample
+    }
+}
+
+fn micros(time: Mono) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// One upload attempt as the server may know it: its temp name and how far it came. Written by
+/// the worker, read by whoever resolves it, even after the worker was ended.
+#[derive(Debug)]
+pub struct Attempt {
+    /// The temp name, relative to the route's remote folder.
+    pub temp: String,
+    stage: AtomicU8,
+    sent: OnceLock<Stamp>,
+}
+
+impl Attempt {
+    /// An attempt of which the server knows nothing yet.
+    pub fn new(temp: String) -> Self {
+        Self {
+            temp,
+            stage: AtomicU8::new(Stage::Opened as u8),
+            sent: OnceLock::new(),
+        }
+    }
+
+    /// How far it came.
+    pub fn stage(&self) -> Stage {
+        Stage::from_u8(self.stage.load(SeqCst))
+    }
+
+    /// It enters a stage, or (after a clear refusal) returns to an earlier one.
+    pub fn enter(&self, stage: Stage) {
+        self.stage.store(stage as u8, SeqCst);
+    }
+
+    /// Notes the version of the source that is sent; the first one counts.
+    pub fn note_source(&self, stamp: Stamp) {
+        let _ = self.sent.set(stamp);
+    }
+
+    /// The version of the source that was sent.
+    pub fn source(&self) -> Option<Stamp> {
+        self.sent.get().copied()
+    }
+}
+
+/// Counts threads of name look-ups that outlived their deadline: they cannot be ended.
+#[derive(Debug, Clone, Default)]
+pub struct StrandedHelpers(Arc<AtomicUsize>);
+
+impl StrandedHelpers {
+    /// How many there are now.
+    pub fn count(&self) -> usize {
+        self.0.load(SeqCst)
+    }
+
+    /// One more.
+    pub fn enter(&self) {
+        self.0.fetch_add(1, SeqCst);
+    }
+
+    /// One came to its end after all.
+    pub fn leave(&self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worker_answers_a_ping_at_its_next_safe_point() {
+        let handle = WorkerHandle::new(1).unwrap();
+        handle.begin(Phase::Idle, None);
+        assert_eq!(handle.sample(1).acked, 0);
+        assert_eq!(handle.sample(2).acked, 0);
+        handle.ack();
+        assert_eq!(handle.sample(3).acked, 2);
+    }
+
+    #[test]
+    fn a_new_phase_hides_the_deadline_of_the_old_one() {
+        let handle = WorkerHandle::new(1).unwrap();
+        handle.begin(Phase::Reply, Some(Duration::from_secs(60)));
+        let (first, deadline) = handle.deadline();
+        assert!(deadline.is_some_and(|d| d > clock::mono()));
+        handle.begin_transfer(None);
+        assert_eq!(handle.deadline(), (first + 1, None));
+        assert_eq!(handle.phase(), Phase::Transfer);
+    }
+
+    #[test]
+    fn a_wait_in_an_interrupted_phase_tells_the_phase() {
+        let handle = WorkerHandle::new(1).unwrap();
+        handle.begin(Phase::Dns, Some(Duration::ZERO));
+        handle.fence.interrupt(handle.deadline().0);
+        assert_eq!(
+            handle.wait(None, None).unwrap(),
+            Err(Stop::Timeout(Phase::Dns))
+        );
+        handle.begin(Phase::Idle, None);
+        assert_eq!(handle.check(), Ok(()));
+    }
+}
