@@ -37,6 +37,8 @@ pub enum Trouble {
     Changed,
     /// The source is not there any more.
     Vanished,
+    /// What became of an earlier attempt cannot be told yet.
+    InDoubt,
     /// The server has a size that differs from what was sent.
     SizeDiffers {
         /// Bytes sent.
@@ -101,7 +103,11 @@ impl Trouble {
     pub fn spares_session(&self) -> bool {
         match self {
             Self::Refused { code, .. } => *code != 421,
-            Self::Source(_) | Self::Changed | Self::Vanished | Self::SizeDiffers { .. } => true,
+            Self::Source(_)
+            | Self::Changed
+            | Self::Vanished
+            | Self::InDoubt
+            | Self::SizeDiffers { .. } => true,
             Self::Ended | Self::Timeout(_) | Self::Lost { .. } => false,
         }
     }
@@ -131,6 +137,7 @@ impl fmt::Display for Trouble {
             Self::Source(error) => f.write_str(error),
             Self::Changed => f.write_str("the source changed while it was sent"),
             Self::Vanished => f.write_str("the source vanished"),
+            Self::InDoubt => f.write_str("an earlier attempt is still in doubt"),
             Self::SizeDiffers { sent, found } => {
                 write!(f, "{sent} bytes were sent but the server has {found}")
             }

@@ -1,0 +1,167 @@
+//! The UploaderActor: one slot's voice. It owns its worker's mailbox, samples the pulse cell at
+//! each Ping and hands work over. It judges nothing and never touches the FTP client.
+//! Under `actix::Supervisor`: each life starts a fresh worker in `started`.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext, Context, Handler, Recipient, Supervised, WrapFuture};
+use slog::{Logger, error, warn};
+
+use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
+use crate::config::{Route, Timers};
+use crate::ftp::Setup;
+use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::worker::{self, Mailbox};
+
+/// Messages that may wait for one slot: a Ping, a job, an EndTask, a Retire, and their successors.
+const MAILBOX: usize = 16;
+
+/// What every life of a slot needs.
+#[derive(Clone)]
+pub struct Slot {
+    /// Its number in the service.
+    pub index: usize,
+    /// Its number in its route.
+    pub number: u32,
+    /// The route.
+    pub route: Arc<Route>,
+    /// The bounds.
+    pub timers: Timers,
+    /// How long the detection of a dead path may take.
+    pub detection: std::time::Duration,
+    /// Where look-ups that cannot end are counted.
+    pub stranded: StrandedHelpers,
+    /// The slot's logger.
+    pub log: Logger,
+    /// The daemon.
+    pub ready: Recipient<Ready>,
+    /// The daemon.
+    pub pong: Recipient<Pong>,
+    /// The daemon.
+    pub outcome: Recipient<Outcome>,
+}
+
+/// The actor of one slot.
+pub struct UploaderActor {
+    slot: Slot,
+    epoch: u64,
+    worker: Option<(Arc<WorkerHandle>, Mailbox)>,
+}
+
+impl UploaderActor {
+    /// An actor whose first worker has this epoch.
+    pub fn new(slot: Slot, epoch: u64) -> Self {
+        Self { slot, epoch, worker: None }
+    }
+
+    fn begin(&mut self) -> std::io::Result<()> {
+        let slot = &self.slot;
+        let handle = Arc::new(WorkerHandle::new(self.epoch)?);
+        let setup = Setup {
+            handle: Arc::clone(&handle),
+            route: Arc::clone(&slot.route),
+            timers: slot.timers.clone(),
+            detection: slot.detection,
+            stranded: slot.stranded.clone(),
+            log: slot.log.clone(),
+        };
+        let outcome = slot.outcome.clone();
+        let mailbox = worker::start(
+            setup,
+            slot.index,
+            Box::new(move |report| {
+                outcome.try_send(Outcome(report)).map_err(|refused| match refused {
+                    actix::prelude::SendError::Full(Outcome(report)) => (report, true),
+                    actix::prelude::SendError::Closed(Outcome(report)) => (report, false),
+                })
+            }),
+        )?;
+        self.worker = Some((handle, mailbox));
+        Ok(())
+    }
+
+    fn current(&self, epoch: u64) -> Option<&(Arc<WorkerHandle>, Mailbox)> {
+        self.worker.as_ref().filter(|(handle, _)| handle.epoch == epoch)
+    }
+}
+
+impl Actor for UploaderActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        self.worker = None;
+        if let Err(error) = self.begin() {
+            error!(self.slot.log, "starting a worker failed"; "epoch" => self.epoch,
+                "error" => %error, "next" => "the daemon tries again");
+            return;
+        }
+        let Some((handle, _)) = &self.worker else { return };
+        let ready = Ready { slot: self.slot.index, handle: Arc::clone(handle) };
+        // Waits for room in the daemon's mailbox: a slot that is never announced is lost.
+        let sent = self.slot.ready.send(ready);
+        let log = self.slot.log.clone();
+        actix::AsyncContext::spawn(
+            ctx,
+            async move {
+                if sent.await.is_err() {
+                    warn!(log, "the daemon is gone"; "next" => "the service ends");
+                }
+            }
+            .into_actor(self),
+        );
+    }
+}
+
+impl Supervised for UploaderActor {}
+
+impl Handler<Ping> for UploaderActor {
+    type Result = ();
+
+    fn handle(&mut self, ping: Ping, _: &mut Self::Context) {
+        let Some((handle, _)) = self.current(ping.epoch) else { return };
+        let sample = handle.sample(ping.seq);
+        let pong = Pong { slot: self.slot.index, epoch: ping.epoch, seq: ping.seq, sample };
+        // A daemon without room for a Pong counts the beat as missed: that is what it is.
+        let _ = self.slot.pong.try_send(pong);
+    }
+}
+
+impl Handler<Give> for UploaderActor {
+    type Result = ();
+
+    fn handle(&mut self, Give(job): Give, _: &mut Self::Context) {
+        let Some((handle, mailbox)) = self.current(job.epoch) else { return };
+        if !mailbox.give(job) {
+            // The heartbeat finds a worker that takes no job: its mailbox is empty otherwise.
+            warn!(self.slot.log, "the worker took no job"; "epoch" => handle.epoch,
+                "next" => "the heartbeat ends it");
+        }
+        handle.fence.wake();
+    }
+}
+
+impl Handler<EndTask> for UploaderActor {
+    type Result = ();
+
+    fn handle(&mut self, end: EndTask, ctx: &mut Self::Context) {
+        if end.next <= self.epoch {
+            return;
+        }
+        self.epoch = end.next;
+        self.worker = None;
+        // The Supervisor restarts the context; queued messages survive into the new life.
+        ctx.stop();
+    }
+}
+
+impl Handler<Retire> for UploaderActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, _: &mut Self::Context) {
+        if let Some((handle, mailbox)) = self.worker.take() {
+            drop(mailbox);
+            handle.fence.wake();
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! One job of a worker: an upload with its doubts resolved first, or the sweep of old temp names.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
+use slog::{debug, info};
+
+use crate::clock::{self, Mono};
+use crate::core::journey::Stage;
+use crate::core::names::Phase;
+use crate::ftp::{self, Resolved, Session, Setup, Trouble};
+use crate::pulse::{Attempt, Stop};
+use crate::spool::{self, SourceError, Stamp};
+
+/// What the daemon gives to a worker. It carries its epoch: a job of another life is not done.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// Its number, unique within the service.
+    pub id: u64,
+    /// The epoch it is meant for.
+    pub epoch: u64,
+    /// What to do.
+    pub work: Work,
+}
+
+/// The kinds of jobs.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Deliver a file.
+    Upload(Upload),
+    /// Take old temp names away.
+    Sweep(Sweep),
+}
+
+/// A file to deliver.
+#[derive(Debug, Clone)]
+pub struct Upload {
+    /// Path below the spool, and of the final name below the remote folder.
+    pub path: Arc<str>,
+    /// The version that the collector found settled.
+    pub settled: Stamp,
+    /// The attempt to make; its token is noted before the job is given.
+    pub attempt: Arc<Attempt>,
+    /// Earlier attempts without a clear result, oldest first.
+    pub doubts: Vec<Arc<Attempt>>,
+}
+
+/// Old temp names that a late server may have made again.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The names, below the remote folder.
+    pub temps: Vec<String>,
+}
+
+/// What became of a job.
+#[derive(Debug)]
+pub struct Report {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The slot.
+    pub slot: u32,
+    /// The epoch of the worker.
+    pub epoch: u64,
+    /// The job's number.
+    pub job: u64,
+    /// How it ended.
+    pub result: Result,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub enum Result {
+    /// The file stands under its final name.
+    Delivered {
+        /// The version that was sent, where it is known.
+        source: Option<Stamp>,
+        /// Bytes sent by this job.
+        bytes: u64,
+        /// How long the job took.
+        took: Duration,
+    },
+    /// The sweep came to its end; these names may still be there.
+    Swept {
+        /// What to sweep again.
+        left: Vec<String>,
+    },
+    /// It failed.
+    Failed(Failure),
+}
+
+/// Why a job failed, as the daemon needs to know it.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What failed.
+    pub kind: FailureKind,
+    /// The reply's code, if the server refused.
+    pub code: Option<u32>,
+    /// In which phase.
+    pub phase: Phase,
+    /// The whole story, for the log.
+    pub error: String,
+}
+
+/// Whose failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No session came to be: the destination's failure, not the file's.
+    Destination,
+    /// A wait was over its bound.
+    Timeout,
+    /// The session was lost.
+    Lost,
+    /// The server refused this file.
+    Refused,
+    /// The source changed: it has to settle again.
+    Changed,
+    /// The source is gone.
+    Vanished,
+    /// The source cannot be read, or is locked.
+    Source,
+    /// Earlier attempts are still in doubt.
+    Doubt,
+    /// The worker was ended.
+    Ended,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error)
+    }
+}
+
+/// Does a job. The session is kept for the next one, unless it cannot be trusted any more.
+pub fn run(setup: &Setup, slot: u32, session: &mut Option<Session>, job: Job) -> Report {
+    let began = clock::mono();
+    let result = if job.epoch == setup.handle.epoch {
+        run_work(setup, session, job.work, began)
+    } else {
+        Err(Trouble::Ended)
+    };
+    let phase = setup.handle.phase();
+    let result = match result {
+        Ok(done) => done,
+        Err(trouble) => {
+            let connected = session.is_some();
+            if !trouble.spares_session()
+                && let Some(session) = session.take()
+            {
+                session.discard();
+            }
+            Result::Failed(failure(trouble, phase, connected))
+        }
+    };
+    if session.as_ref().is_some_and(|s| !s.usable())
+        && let Some(session) = session.take()
+    {
+        session.discard();
+    }
+    let route = Arc::from(setup.route.name.as_str());
+    Report { route, slot, epoch: job.epoch, job: job.id, result }
+}
+
+fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
+    let kind = match &trouble {
+        Trouble::Ended => FailureKind::Ended,
+        Trouble::Timeout(_) => FailureKind::Timeout,
+        Trouble::Changed => FailureKind::Changed,
+        Trouble::Vanished => FailureKind::Vanished,
+        Trouble::Source(_) => FailureKind::Source,
+        Trouble::InDoubt => FailureKind::Doubt,
+        _ if !connected => FailureKind::Destination,
+        Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
+        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
+    };
+    let phase = match trouble {
+        Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
+        _ => phase,
+    };
+    Failure { kind, code: trouble.code(), phase, error: trouble.to_string() }
+}
+
+fn run_work(
+    setup: &Setup,
+    session: &mut Option<Session>,
+    work: Work,
+    began: Mono,
+) -> std::result::Result<Result, Trouble> {
+    match work {
+        Work::Upload(upload) => {
+            let sent = deliver(setup, session, &upload)?;
+            let took = clock::mono().saturating_sub(began);
+            Ok(Result::Delivered { source: sent.0, bytes: sent.1, took })
+        }
+        Work::Sweep(sweep) => {
+            let session = ensure(setup, session)?;
+            let mut left = Vec::new();
+            for temp in sweep.temps {
+                if !ftp::take_away(session, &temp)? {
+                    left.push(temp);
+                }
+            }
+            Ok(Result::Swept { left })
+        }
+    }
+}
+
+fn ensure<'a>(
+    setup: &Setup,
+    session: &'a mut Option<Session>,
+) -> std::result::Result<&'a mut Session, Trouble> {
+    if session.is_none() {
+        *session = Some(Session::open(setup)?);
+        debug!(setup.log, "session opened"; "server" => setup.route.server.key());
+    }
+    // Just filled if it was empty.
+    session.as_mut().ok_or(Trouble::Ended)
+}
+
+/// Delivers a file; answers the version and the bytes that were sent.
+fn deliver(
+    setup: &Setup,
+    session: &mut Option<Session>,
+    upload: &Upload,
+) -> std::result::Result<(Option<Stamp>, u64), Trouble> {
+    let target: &str = &upload.path;
+    if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
+        let session = ensure(setup, session)?;
+        match ftp::resolve(session, &upload.doubts, &upload.attempt, target)? {
+            Resolved::Delivered(source) => {
+                info!(setup.log, "in doubt: it had been delivered"; "file" => escape(target),
+                    "next" => "the source is finished");
+                return Ok((source, 0));
+            }
+            Resolved::Open => return Err(Trouble::InDoubt),
+            Resolved::Gone => {}
+        }
+    }
+    // The source is opened before a session is: what is not there needs none.
+    let (mut file, stamp) = open_source(setup, upload)?;
+    let session = ensure(setup, session)?;
+    upload.attempt.note_source(stamp);
+    ftp::send(session, &mut file, stamp, &upload.attempt)?;
+    let still = still_there(setup, upload, stamp);
+    if let Err(trouble) = still {
+        // Never published: what was sent is not what stands in the spool any more.
+        if ftp::take_away(session, &upload.attempt.temp)? {
+            upload.attempt.enter(Stage::Opened);
+        }
+        return Err(trouble);
+    }
+    session.publish(&upload.attempt, target)?;
+    Ok((Some(stamp), stamp.size))
+}
+
+/// Opens the source under a shared lock (S2): whoever holds it exclusively is still at work.
+fn open_source(
+    setup: &Setup,
+    upload: &Upload,
+) -> std::result::Result<(std::fs::File, Stamp), Trouble> {
+    let handle = &setup.handle;
+    handle.begin(Phase::LocalFile, None);
+    let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
+    handle.check()?;
+    let (file, stamp) = opened?;
+    if stamp != upload.settled {
+        return Err(Trouble::Changed);
+    }
+    let (pause, mut left) = (setup.timers.read_lock_interval, setup.timers.read_lock_retries);
+    while rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+        if left == 0 {
+            return Err(Trouble::Source("the source is locked by another process".into()));
+        }
+        left -= 1;
+        handle.begin(Phase::Lock, Some(pause * 2 + Duration::from_secs(1)));
+        match handle.wait(None, Some(pause)) {
+            Ok(Ok(_) | Err(Stop::Timeout(_))) => {}
+            Ok(Err(Stop::Ended)) => return Err(Trouble::Ended),
+            Err(error) => return Err(Trouble::from_io(handle, "waiting for the lock", &error)),
+        }
+        info!(setup.log, "the source is locked"; "file" => escape(&upload.path), "left" => left,
+            "next" => "the lock is tried again");
+    }
+    handle.begin(Phase::LocalFile, None);
+    Ok((file, stamp))
+}
+
+/// Whether the version that was sent is still the one that stands in the spool.
+fn still_there(setup: &Setup, upload: &Upload, sent: Stamp) -> std::result::Result<(), Trouble> {
+    setup.handle.begin(Phase::LocalFile, None);
+    let now = spool::stamp_at(&setup.route.spool, &upload.path).map_err(source_trouble);
+    setup.handle.check()?;
+    if now? == sent { Ok(()) } else { Err(Trouble::Changed) }
+}
+
+fn source_trouble(error: SourceError) -> Trouble {
+    match error {
+        SourceError::Vanished => Trouble::Vanished,
+        other => Trouble::Source(other.to_string()),
+    }
+}
+
+fn escape(text: &str) -> String {
+    crate::log::escape(text).into_owned()
+}
