@@ -4,5 +4,9 @@
 
 pub mod clock;
 pub mod report;
+pub mod core;
 pub mod config;
+pub mod metrics;
+pub mod log;
+pub mod http;
 pub mod spool;
