@@ -108,7 +108,9 @@ impl Metrics {
 
     /// `ftpulse_upload_attempts_total`.
     pub fn upload_attempts(&self, route: &str, result: AttemptResult) -> IntCounter {
-        self.set.upload_attempts.with_label_values(&[route, result.as_str()])
+        self.set
+            .upload_attempts
+            .with_label_values(&[route, result.as_str()])
     }
 
     /// `ftpulse_upload_bytes_total`.
@@ -128,7 +130,9 @@ impl Metrics {
 
     /// `ftpulse_uploader_resets_total`.
     pub fn uploader_resets(&self, route: &str, cause: Cause) -> IntCounter {
-        self.set.uploader_resets.with_label_values(&[route, cause.as_str()])
+        self.set
+            .uploader_resets
+            .with_label_values(&[route, cause.as_str()])
     }
 
     /// `ftpulse_detection_seconds`: last sign of life to verdict.
@@ -158,7 +162,9 @@ impl Metrics {
 
     /// `ftpulse_quarantine_releases_total`.
     pub fn quarantine_releases(&self, reason: ReleaseReason) -> IntCounter {
-        self.set.quarantine_releases.with_label_values(&[reason.as_str()])
+        self.set
+            .quarantine_releases
+            .with_label_values(&[reason.as_str()])
     }
 
     /// `ftpulse_stranded_workers`.
@@ -168,7 +174,9 @@ impl Metrics {
 
     /// `ftpulse_timeouts_total`.
     pub fn timeouts(&self, route: &str, phase: Phase) -> IntCounter {
-        self.set.timeouts.with_label_values(&[route, phase.as_str()])
+        self.set
+            .timeouts
+            .with_label_values(&[route, phase.as_str()])
     }
 
     /// `ftpulse_spool_files`.
@@ -185,7 +193,11 @@ impl Metrics {
     /// series away, so that an alert on its age cannot fire on an empty spool.
     pub fn set_oldest_pending(&self, route: &str, unix: Option<f64>) {
         match unix {
-            Some(unix) => self.set.oldest_pending.with_label_values(&[route]).set(unix),
+            Some(unix) => self
+                .set
+                .oldest_pending
+                .with_label_values(&[route])
+                .set(unix),
             // An error means that the series is absent already.
             None => drop(self.set.oldest_pending.remove_label_values(&[route])),
         }
@@ -347,7 +359,10 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
 }
 
 fn gauges(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    kept(registry, IntGaugeVec::new(Opts::new(name, help), &["route"]))
+    kept(
+        registry,
+        IntGaugeVec::new(Opts::new(name, help), &["route"]),
+    )
 }
 
 fn timestamps(registry: &Registry, name: &str, help: &str) -> GaugeVec {
@@ -375,5 +390,7 @@ fn kept<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::R
 
 #[allow(clippy::expect_used)]
 fn keep(registry: &Registry, collector: impl Collector + 'static) {
-    registry.register(Box::new(collector)).expect("each metric of this file is registered once");
+    registry
+        .register(Box::new(collector))
+        .expect("each metric of this file is registered once");
 }

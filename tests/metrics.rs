@@ -23,21 +23,29 @@ fn every_series_of_every_closed_set_exists_at_zero_from_the_start() {
     let mut expected = Vec::new();
     for route in ["main", "second_route"] {
         for o in FileOutcome::ALL {
-            expected.push(format!("ftpulse_files_total{{outcome=\"{o}\",route=\"{route}\"}}"));
+            expected.push(format!(
+                "ftpulse_files_total{{outcome=\"{o}\",route=\"{route}\"}}"
+            ));
         }
         for r in AttemptResult::ALL {
-            expected
-                .push(format!("ftpulse_upload_attempts_total{{result=\"{r}\",route=\"{route}\"}}"));
+            expected.push(format!(
+                "ftpulse_upload_attempts_total{{result=\"{r}\",route=\"{route}\"}}"
+            ));
         }
         for r in BeatResult::ALL {
-            expected.push(format!("ftpulse_beats_total{{result=\"{r}\",route=\"{route}\"}}"));
+            expected.push(format!(
+                "ftpulse_beats_total{{result=\"{r}\",route=\"{route}\"}}"
+            ));
         }
         for c in Cause::ALL {
-            expected
-                .push(format!("ftpulse_uploader_resets_total{{cause=\"{c}\",route=\"{route}\"}}"));
+            expected.push(format!(
+                "ftpulse_uploader_resets_total{{cause=\"{c}\",route=\"{route}\"}}"
+            ));
         }
         for p in Phase::ALL {
-            expected.push(format!("ftpulse_timeouts_total{{phase=\"{p}\",route=\"{route}\"}}"));
+            expected.push(format!(
+                "ftpulse_timeouts_total{{phase=\"{p}\",route=\"{route}\"}}"
+            ));
         }
         for name in [
             "ftpulse_upload_bytes_total",
@@ -53,7 +61,9 @@ fn every_series_of_every_closed_set_exists_at_zero_from_the_start() {
         expected.push(format!("ftpulse_recovery_seconds_count{{cause=\"{c}\"}}"));
     }
     for r in ReleaseReason::ALL {
-        expected.push(format!("ftpulse_quarantine_releases_total{{reason=\"{r}\"}}"));
+        expected.push(format!(
+            "ftpulse_quarantine_releases_total{{reason=\"{r}\"}}"
+        ));
     }
     for name in [
         "ftpulse_quarantine_pairs",
@@ -68,7 +78,10 @@ fn every_series_of_every_closed_set_exists_at_zero_from_the_start() {
         assert_eq!(sample(&text, &series), Some(0.0), "{series} in\n{text}");
     }
     assert_eq!(
-        sample(&text, "ftpulse_build_info{revision=\"abc\\\"def\",version=\"1.2.3\"}"),
+        sample(
+            &text,
+            "ftpulse_build_info{revision=\"abc\\\"def\",version=\"1.2.3\"}"
+        ),
         Some(1.0)
     );
 }
@@ -101,7 +114,11 @@ fn clones_count_together_and_registries_do_not_leak_into_each_other() {
     assert_eq!(one.upload_bytes("main").get(), 10);
     assert_eq!(other.upload_bytes("main").get(), 0);
     one.add_route("main");
-    assert_eq!(one.upload_bytes("main").get(), 10, "a known route keeps its values");
+    assert_eq!(
+        one.upload_bytes("main").get(),
+        10,
+        "a known route keeps its values"
+    );
 }
 
 #[test]
@@ -136,8 +153,16 @@ fn promtool_has_no_complaint() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|e| panic!("cannot run promtool ({e}): install the package `prometheus`"));
-    tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    tool.stdin
+        .take()
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     let out = tool.wait_with_output().unwrap();
     let said = [out.stdout, out.stderr].concat();
-    assert!(out.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+    assert!(
+        out.status.success() && said.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&said)
+    );
 }
