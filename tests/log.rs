@@ -1,4 +1,5 @@
 //! The log: what a line looks like, what never gets into it, and that nobody ever waits for it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::error::Error;
 use std::fmt;
