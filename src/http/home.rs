@@ -9,9 +9,9 @@ use crate::report::{RouteStatus, Status};
 /// The summary.
 pub(super) fn page(status: &Status) -> String {
     let mut body = String::new();
-    let _ = write!(
+    let _ = writeln!(
         body,
-        "<h1>ftpulse {}</h1>\n<p>{}</p>\n",
+        "<h1>ftpulse {}</h1>\n<p>{}</p>",
         html(&status.version),
         if status.draining {
             "Draining before its end."
@@ -19,9 +19,9 @@ pub(super) fn page(status: &Status) -> String {
             "Running."
         }
     );
-    let _ = write!(
+    let _ = writeln!(
         body,
-        "<p>Quarantine: {} of {} pairs. Stranded workers: {}.</p>\n",
+        "<p>Quarantine: {} of {} pairs. Stranded workers: {}.</p>",
         status.quarantine.pairs.len(),
         status.quarantine.capacity,
         status.stranded_workers

@@ -16,7 +16,7 @@ const LONGEST_REPLY: usize = 512;
 const DEEPEST: usize = 32;
 
 /// Whether a character could act on the reader's terminal or rearrange the line.
-pub(super) fn is_unsafe(c: char) -> bool {
+pub(super) fn is_dangerous(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -32,7 +32,7 @@ pub(super) fn is_unsafe(c: char) -> bool {
 
 /// A name or other foreign text, escaped, cut with `…` after 4096 characters.
 pub fn escape(text: &str) -> Cow<'_, str> {
-    if text.len() <= LONGEST && !text.contains(is_unsafe) {
+    if text.len() <= LONGEST && !text.contains(is_dangerous) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(bounded(text.as_bytes(), LONGEST))
@@ -143,7 +143,7 @@ fn push_char(out: &mut String, c: char) {
         '\r' => out.push_str("\\r"),
         '\t' => out.push_str("\\t"),
         c if c.is_ascii_control() => push_byte(out, c as u8),
-        c if is_unsafe(c) => out.extend(c.escape_unicode()),
+        c if is_dangerous(c) => out.extend(c.escape_unicode()),
         c => out.push(c),
     }
 }

@@ -56,12 +56,12 @@ fn as_json(record: &Record, values: &OwnedKVList, ts: String) -> io::Result<Stri
     Ok(sealed(raw.trim_end_matches('\n')))
 }
 
-/// JSON with a line end. JSON itself escapes only C0; what is left of the unsafe characters
+/// JSON with a line end. JSON itself escapes only C0; what is left of the dangerous characters
 /// stands inside strings and lies in the basic plane.
 fn sealed(raw: &str) -> String {
     let mut line = String::with_capacity(raw.len() + 1);
     for c in raw.chars() {
-        if escape::is_unsafe(c) {
+        if escape::is_dangerous(c) {
             let _ = write!(line, "\\u{:04x}", u32::from(c));
         } else {
             line.push(c);
