@@ -2,11 +2,15 @@
 //! The modules stand in the order of their dependencies: each may use only those above it,
 //! and siblings within a line do not use each other (held by `tests/tidy.rs`).
 
-pub mod clock;
-pub mod config;
 pub mod core;
-pub mod ftp;
-pub mod pulse;
+pub mod clock;
 pub mod report;
-pub mod spool;
 pub mod sys;
+pub mod config;
+pub mod log;
+pub mod metrics;
+pub mod spool;
+pub mod pulse;
+pub mod ftp;
+pub mod worker;
+pub mod http;

@@ -17,6 +17,11 @@ macro_rules! names {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// Its number, as an atomic holds it.
+            pub const fn as_u8(self) -> u8 {
+                self as u8
+            }
+
             /// The member with this number.
             pub fn from_u8(number: u8) -> Option<Self> {
                 Self::ALL.get(usize::from(number)).copied()
