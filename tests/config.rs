@@ -1,6 +1,8 @@
 //! The configuration as a stranger meets it: the built program, its exit code, its words.
 //! Faults are checked on `ftpulse check`, sound inputs on `config::load`.
 
+#![allow(clippy::unwrap_used)]
+
 use ftpulse::config::{self, After, LogFormat, Order, Sources, Verify, keys};
 use std::fmt::Write as _;
 use std::fs;
@@ -84,20 +86,20 @@ const BAD: &[Bad] = &[
     File("[quarantin]\ncapacity = 20", &["quarantin", "bad.toml:5", "did you mean [quarantine]?"]),
     File("[heartbeat]\nhold = \"2m\"", &["heartbeat.hold", "bad.toml:6", "did you mean quarantine.hold?"]),
     // Durations and sizes.
-    File("[heartbeat]\ninterval = 2", &["heartbeat.interval", "bad.toml:6", "the bare number 2", "100ms to 60s", "write its unit, such as \"2s\" or \"2ms\""]),
+    File("[heartbeat]\ninterval = 2", &["heartbeat.interval", "bad.toml:6", "the number 2", "100ms to 60s", "write its unit, such as \"2s\" or \"2ms\""]),
     Env(&[("FTPULSE__TIMERS__REPLY", "60")], &["timers.reply", "FTPULSE__TIMERS__REPLY", "\"60\"", "such as \"60s\""]),
     Env(&[("FTPULSE__HEARTBEAT__INTERVAL", "50ms")], &["\"50ms\"", "100ms to 60s; default 2s", "within these bounds"]),
     Env(&[("FTPULSE__HEARTBEAT__INTERVAL", "61s")], &["\"61s\"", "100ms to 60s"]),
     Env(&[("FTPULSE__TIMERS__STALL", "0s")], &["timers.stall", "10ms to 24h"]),
     Env(&[("FTPULSE__TIMERS__DNS", "ten seconds")], &["\"ten seconds\"", "a duration with its unit"]),
     Env(&[("FTPULSE__TIMERS__DNS", "18446744073709551615s1000ms")], &["timers.dns", "10ms to 10m"]),
-    Env(&[("FTPULSE__QUARANTINE__MAX_SEND_BYTES", "16777216")], &["write its unit, such as \"16777216KiB\""]),
+    Env(&[("FTPULSE__QUARANTINE__MAX_SEND_BYTES", "16777216")], &["write its unit, such as \"16777216B\""]),
     Env(&[("FTPULSE__QUARANTINE__MAX_SEND_BYTES", "16XB")], &["\"16XB\"", "64KiB to 4GiB"]),
     // Numbers, choices, other types.
     Env(&[("FTPULSE__HEARTBEAT__MISSES", "0")], &["heartbeat.misses", "a whole number, 1 to 100; default 3"]),
     Env(&[("FTPULSE__HEARTBEAT__MISSES", "three")], &["\"three\"", "without quotes or unit"]),
     File("[heartbeat]\nmisses = \"3\"", &["heartbeat.misses", "without quotes"]),
-    File("[heartbeat]\nmisses = 99999999999999999999", &["99999999999999999999", "1 to 100"]),
+    File("[heartbeat]\nmisses = 99999999999999999999", &["99999999999999999999", "1 to 100", "within these bounds"]),
     File("uploaders = 0", &["routes.main.uploaders", "1 to 256"]),
     Env(&[("FTPULSE__RETRY__JITTER", "1.5")], &["retry.jitter", "a number, 0 to 1; default 0.2"]),
     Env(&[("FTPULSE__RETRY__JITTER", "NaN")], &["retry.jitter", "a number, 0 to 1"]),
@@ -118,7 +120,7 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "-")], &["routes.main.spool, not set", "named by FTPULSE__ROUTES__MAIN__PASSWORD", "set FTPULSE__ROUTES__MAIN__SPOOL=/spool"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "-")], &["routes.main.server, not set", "set FTPULSE__ROUTES__MAIN__SERVER=ftp://"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "spool")], &["\"spool\"", "an absolute path", "from / on"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/a/../b")], &["\"/a/../b\"", "without .."]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/a/../b")], &["\"/a/../b\"", "no .. in it"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/")], &["the root of the file system", "name the folder"]),
     WholeFile("[routes.Main-1]\nspool = \"/spool\"", &["the route name \"Main-1\"", "bad.toml:1", "did you mean [routes.main_1]?"]),
     File("[routes.two]\nspool = \"/spool/\"\nserver = \"ftp://u@h\"\npassword = \"\"", &["routes.two.spool", "is also routes.main.spool", "a folder of its own"]),
@@ -147,6 +149,8 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://me@corp.com@host/in")], &["its user holds an @", "write %40"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@host/50%")], &["write %25"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@host/a#b")], &["%23 for #"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user:21/hunter2-Zq9@host"), ("FTPULSE__ROUTES__MAIN__USER", "user")], &["its path holds an @", "write %40"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@host/in;type=a")], &["always binary", "remove ;type="]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@0x7f.1/in")], &["would be read as 127.0.0.1"]),
     // Secrets.
     Env(&[("FTPULSE__ROUTES__MAIN__PASSWORD", "-")], &["routes.main.password, not set", "set FTPULSE__ROUTES__MAIN__PASSWORD_FILE="]),
@@ -372,10 +376,10 @@ fn three_variables_are_a_whole_service() {
     println!("{report}");
     assert_eq!(output.status.code(), Some(0), "{report}");
     for words in [
-        "heartbeat.interval                    2s ",
-        "routes.main.password                  (secret)",
+        "heartbeat.interval               2s ",
+        "routes.main.password             (secret)",
         "named by FTPULSE__ROUTES__MAIN__PASSWORD_FILE",
-        "routes.main.user                      user ",
+        "routes.main.user                 user ",
         "/spool/.dead-letter",
         "warning: routes.main.server: plain ftp://",
     ] {
@@ -547,6 +551,24 @@ fn settings_of_a_later_version_may_stand_at_their_default() {
     );
 }
 
+proptest::proptest! {
+    #[test]
+    fn no_text_in_any_setting_makes_loading_panic(
+        index in 0..keys::KEYS.len(),
+        value in "\\PC{0,40}|[0-9.]{1,24}[a-zA-Z ]{0,4}|ftp://[-a-z0-9:@/%.\\[\\]]{0,30}",
+    ) {
+        let name = keys::variable(&keys::KEYS[index].name.replace("NAME", "main"));
+        let mut env = MINIMAL.to_vec();
+        env.retain(|(other, _)| *other != name);
+        env.push((&name, &value));
+        if let Err(faults) = config::load(sources(None, &env)) {
+            let text = faults.to_string();
+            assert!(!text.contains(SECRET), "{text}");
+            assert!(faults.iter().all(|fault| !fault.way_out.is_empty()));
+        }
+    }
+}
+
 /// `config/ftpulse.toml` as the table has it.
 fn document() -> String {
     let mut text = String::from(
@@ -572,9 +594,9 @@ fn document() -> String {
         }
         write!(
             text,
-            "\n# {}\n# {}.",
+            "\n# {}\n# Allowed: {}.",
             key.meaning,
-            sentence(&config::allowed(key))
+            config::allowed(key)
         )
         .unwrap();
         text.push_str(if key.required { " Required.\n" } else { "\n" });
@@ -596,13 +618,6 @@ fn document() -> String {
         writeln!(text, "{mark}{} = {value}", key.leaf()).unwrap();
     }
     text
-}
-
-fn sentence(text: &str) -> String {
-    let mut signs = text.chars();
-    signs.next().map_or(String::new(), |first| {
-        first.to_uppercase().chain(signs).collect()
-    })
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Global {
     /// The log level: the configured one, unless `-q` or `-v` ask for another.
     pub fn level(self, configured: slog::Level) -> slog::Level {
         match (self.quiet, self.verbose) {
-            (true, _) => slog::Level::Error,
+            (true, _) => configured.min(slog::Level::Error),
             (false, 0) => configured,
             (false, 1) => configured.max(slog::Level::Debug),
             (false, _) => slog::Level::Trace,
@@ -79,5 +79,21 @@ pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     match command {
         Command::Check(arguments) => check::main(global, arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slog::Level;
+
+    #[test]
+    fn quiet_and_verbose_only_move_the_level_their_way() {
+        let level = |quiet, verbose, configured| Global { quiet, verbose }.level(configured);
+        assert_eq!(level(false, 0, Level::Warning), Level::Warning);
+        assert_eq!(level(true, 0, Level::Trace), Level::Error);
+        assert_eq!(level(false, 1, Level::Info), Level::Debug);
+        assert_eq!(level(false, 1, Level::Trace), Level::Trace);
+        assert_eq!(level(false, 2, Level::Info), Level::Trace);
     }
 }

@@ -92,7 +92,13 @@ impl Builder {
     }
 
     fn need_a_route(&mut self) {
-        if self.settings.routes.is_empty() {
+        // A refused route is told already; one that is missing besides would only confuse.
+        let refused = self
+            .settings
+            .faults
+            .iter()
+            .any(|fault| fault.key.starts_with("routes"));
+        if self.settings.routes.is_empty() && !refused {
             let wrong = Wrong::new(
                 "no route at all: there is nothing to send, and nowhere to send it to",
                 "at least one route with spool, server, user and password",
@@ -171,8 +177,10 @@ impl Builder {
             self.settings.routes[route]
         );
         let way_out = format!(
-            "set {}={} or the key in a file",
+            "set {}={}, or {} = {:?} below [routes.{route}] in a file",
             keys::variable(&name),
+            key.example,
+            key.leaf(),
             key.example
         );
         let wrong = Wrong::new(found, super::value::allowed(key), way_out);

@@ -134,7 +134,9 @@ fn state(settings: &mut Settings, route: &str) {
     else {
         return;
     };
-    if settings.sound(&["state.dir"]) && holds(spool, recursive(settings, route), state) {
+    // A spool that is the root holds everything: it is refused for that alone.
+    let sound = settings.sound(&["state.dir"]) && spool.parent().is_some();
+    if sound && holds(spool, recursive(settings, route), state) {
         let found = format!("{state:?}, which lies in {spool_name} {spool:?}");
         let wrong = Wrong::new(found, "a folder outside every spool", "name another folder");
         settings.fault("state.dir", wrong);

@@ -227,7 +227,7 @@ pub(super) fn allowed(key: &Key) -> String {
                 later.join(", ")
             )
         }
-        Kind::Path => "an absolute path without ..".into(),
+        Kind::Path => "an absolute path, no .. in it".into(),
         Kind::SecretFile => "the absolute path of a file that holds the secret".into(),
         Kind::Secret => "a text".into(),
         Kind::Text => "a text".into(),
@@ -255,8 +255,8 @@ pub(super) fn show(key: &Key, value: &ValueKind) -> String {
         (Kind::Server, ValueKind::String(text)) => format!("{:?}", server::redact(text)),
         (Kind::Server, _) => type_of(value).into(),
         (_, ValueKind::String(text)) => format!("{text:?}"),
-        (_, ValueKind::I64(number)) => format!("the bare number {number}"),
-        (_, ValueKind::Float(number)) => format!("the bare number {number}"),
+        (_, ValueKind::I64(number)) => format!("the number {number}"),
+        (_, ValueKind::Float(number)) => format!("the number {number}"),
         (_, ValueKind::Boolean(value)) => value.to_string(),
         (_, other) => type_of(other).into(),
     }
@@ -288,10 +288,12 @@ fn way_out(key: &Key, value: &ValueKind) -> String {
             return format!("write its unit, such as \"{digits}s\" or \"{digits}ms\"");
         }
         Kind::Size(..) | Kind::SizeOrNone(..) if !digits.is_empty() => {
-            return format!("write its unit, such as \"{digits}KiB\" or \"{digits}MB\"");
+            return format!("write its unit, such as \"{digits}B\" or \"{digits}KiB\"");
         }
         Kind::Whole(..) => match value {
             ValueKind::I64(_) => "write a number within these bounds",
+            // More digits than 64 bits hold: too large rather than misspelt.
+            ValueKind::String(_) if digits.len() > 18 => "write a number within these bounds",
             _ => "write the number in digits, without quotes or unit",
         },
         Kind::Share => "write a number such as 0.2, without quotes",
