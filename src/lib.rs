@@ -14,3 +14,4 @@ pub mod pulse;
 pub mod ftp;
 pub mod worker;
 pub mod http;
+pub mod cli;

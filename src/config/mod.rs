@@ -1,4 +1,114 @@
-//! Configuration: layers are read raw, then validated as a whole.
+//! Configuration: the layers (defaults, file, environment) are read raw, merged by the `config`
+//! crate, then checked as a whole. It collects every fault before it refuses, clamps nothing,
+//! touches nothing, and prints no secret.
 
+mod build;
+mod env;
+mod fault;
+mod file;
+pub mod keys;
+mod layer;
 mod model;
+mod rules;
+mod secret;
+mod server;
+mod settings;
+mod suggest;
+mod value;
+
+pub use fault::{Fault, Faults};
 pub use model::*;
+
+use fault::Wrong;
+use layer::Layer;
+use settings::Settings;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Where the configuration comes from.
+#[derive(Clone, Default)]
+pub struct Sources {
+    /// The file of `--config`; without it the variable `FTPULSE_CONFIG` may name one.
+    pub file: Option<PathBuf>,
+    /// The environment. Not text: a variable that is not UTF-8 is a fault, not a panic.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+impl Sources {
+    /// The file of `--config` and this process's environment.
+    pub fn of_process(file: Option<PathBuf>) -> Self {
+        Self {
+            file,
+            env: std::env::vars_os().collect(),
+        }
+    }
+}
+
+/// A configuration that passed every check.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What is legal but risky; to be logged at every start.
+    pub warnings: Vec<String>,
+    /// The effective settings.
+    pub settings: Vec<Setting>,
+}
+
+/// One effective setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Its dotted name.
+    pub key: String,
+    /// Its value; `(secret)` for a secret.
+    pub value: String,
+    /// `default`, the file with its line, or the variable.
+    pub origin: String,
+}
+
+/// What `key` allows, in words.
+pub fn allowed(key: &keys::Key) -> String {
+    value::allowed(key)
+}
+
+/// Reads, merges and checks all layers.
+///
+/// # Errors
+/// Every fault of every layer, at once. Only when the file itself cannot be read, the checks
+/// of what is missing or contradictory wait, for it might hold what they look for.
+pub fn load(sources: Sources) -> Result<Loaded, Faults> {
+    let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+    let file = match named_file(&sources, &mut faults) {
+        Some((path, named_by)) => file::layer(&path, named_by, &mut faults),
+        None if faults.is_empty() => Some(Layer::default()),
+        None => None,
+    };
+    let complete = file.is_some();
+    let env = env::layer(&sources.env, &mut faults, &mut warnings);
+    let mut settings = Settings::new(file.unwrap_or_default(), env, faults);
+    if !complete {
+        return Err(Faults(settings.faults));
+    }
+    rules::check(&mut settings);
+    build::build(settings, warnings).map_err(|settings| Faults(settings.faults))
+}
+
+fn named_file(sources: &Sources, faults: &mut Vec<Fault>) -> Option<(PathBuf, &'static str)> {
+    if let Some(path) = &sources.file {
+        return Some((path.clone(), "--config"));
+    }
+    let (_, path) = sources
+        .env
+        .iter()
+        .find(|(name, _)| name == "FTPULSE_CONFIG")?;
+    if path.is_empty() {
+        let wrong = Wrong::new(
+            "an empty text",
+            "the path of a TOML file",
+            "name a file, or unset it",
+        );
+        faults.push(wrong.of("FTPULSE_CONFIG", Some("FTPULSE_CONFIG")));
+        return None;
+    }
+    Some((path.into(), "FTPULSE_CONFIG"))
+}

@@ -1,0 +1,381 @@
+//! From checked settings to the model: credentials, routes, and what a person may see of it.
+//! It adds its faults to those found before and returns a model only if there is none at all.
+
+use super::fault::Wrong;
+use super::keys;
+use super::model::*;
+use super::secret;
+use super::server::{self, is_clean};
+use super::settings::{DEFAULT, Settings};
+use super::value::Typed;
+use super::{Loaded, Setting};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub(super) struct Builder {
+    settings: Settings,
+    warnings: Vec<String>,
+    /// What replaces the written value in the list of effective settings, with its origin.
+    effective: BTreeMap<String, (String, String)>,
+}
+
+/// Builds the model; the settings come back if there is any fault.
+pub(super) fn build(settings: Settings, warnings: Vec<String>) -> Result<Loaded, Settings> {
+    let mut builder = Builder {
+        settings,
+        warnings,
+        effective: BTreeMap::new(),
+    };
+    builder.need_a_route();
+    let token = builder.token();
+    let mut routes = BTreeMap::new();
+    let names: Vec<String> = builder.settings.routes.keys().cloned().collect();
+    for name in names {
+        if let Some(route) = builder.route(&name) {
+            routes.insert(name, Arc::new(route));
+        }
+    }
+    let Some(config) = builder.config(routes, token) else {
+        return Err(builder.settings);
+    };
+    let settings = builder.list();
+    Ok(Loaded {
+        config,
+        warnings: builder.warnings,
+        settings,
+    })
+}
+
+impl Builder {
+    fn config(
+        &self,
+        routes: BTreeMap<String, Arc<Route>>,
+        token: Option<Secret>,
+    ) -> Option<Config> {
+        let s = &self.settings;
+        if !s.faults.is_empty() {
+            return None;
+        }
+        Some(Config {
+            heartbeat: Heartbeat {
+                interval: s.duration("heartbeat.interval"),
+                misses: s.whole("heartbeat.misses"),
+                vouchers: s.choice("heartbeat.vouchers") == "all",
+                max_stranded_workers: s.whole("heartbeat.max_stranded_workers"),
+            },
+            quarantine: Quarantine {
+                capacity: s.whole("quarantine.capacity") as usize,
+                per_destination: s.whole("quarantine.per_destination") as usize,
+                hold: s.duration("quarantine.hold"),
+                max_send_bytes: s.size("quarantine.max_send_bytes"),
+            },
+            timers: timers(s),
+            retry: Retry {
+                first: s.duration("retry.first"),
+                max: s.duration("retry.max"),
+                jitter: s.share("retry.jitter"),
+            },
+            routes,
+            shutdown_grace: s.duration("shutdown.grace"),
+            state_dir: s.path("state.dir")?,
+            http: Http {
+                listen: listen(s)?,
+                token,
+            },
+            log: Log {
+                level: level(s.choice("log.level")),
+                format: format(s.choice("log.format")),
+            },
+        })
+    }
+
+    fn need_a_route(&mut self) {
+        // A refused route is told already; one that is missing besides would only confuse.
+        let refused = self
+            .settings
+            .faults
+            .iter()
+            .any(|fault| fault.key.starts_with("routes"));
+        if self.settings.routes.is_empty() && !refused {
+            let wrong = Wrong::new(
+                "no route at all: there is nothing to send, and nowhere to send it to",
+                "at least one route with spool, server, user and password",
+                "set FTPULSE__ROUTES__MAIN__SPOOL=/spool, \
+                 FTPULSE__ROUTES__MAIN__SERVER=ftp://user@host/folder and \
+                 FTPULSE__ROUTES__MAIN__PASSWORD_FILE=/run/secrets/ftp, or [routes.main] in a file",
+            );
+            self.settings.faults.push(wrong.of("routes", None));
+        }
+    }
+
+    fn token(&mut self) -> Option<Secret> {
+        let token = self.secret("http.token")?;
+        let text = token.reveal();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            let found = "a token that is empty or holds other signs (not shown)";
+            let allowed = "visible ASCII without spaces";
+            self.settings.fault(
+                "http.token",
+                Wrong::new(found, allowed, "write another token"),
+            );
+        }
+        Some(token)
+    }
+
+    fn route(&mut self, route: &str) -> Option<Route> {
+        let name = |leaf: &str| format!("routes.{route}.{leaf}");
+        for key in keys::of_routes().filter(|key| key.required) {
+            self.need(route, key);
+        }
+        let spool = self.settings.path(&name("spool"));
+        if spool.as_ref().is_some_and(|spool| spool.parent().is_none()) {
+            let found = "the root of the file system";
+            let wrong = Wrong::new(found, "a folder of its own", "name the folder to watch");
+            self.settings.fault(&name("spool"), wrong);
+        }
+        let server = self.server(route);
+        let (spool, server) = (spool?, server?);
+        let dead_letter = self.dead_letter(route, &spool)?;
+        let s = &self.settings;
+        Some(Route {
+            name: route.into(),
+            server,
+            uploaders: s.whole(&name("uploaders")),
+            include: s.patterns(&name("include")),
+            exclude: s.patterns(&name("exclude")),
+            recursive: s.bool(&name("recursive")),
+            settle: s.duration(&name("settle")),
+            order: match s.choice(&name("order")) {
+                "newest" => Order::Newest,
+                "name" => Order::Name,
+                _ => Order::Oldest,
+            },
+            verify: if s.choice(&name("verify")) == "none" {
+                Verify::None
+            } else {
+                Verify::Size
+            },
+            after: match (s.choice(&name("after")), s.path(&name("archive"))) {
+                ("archive", Some(folder)) => After::Archive(folder),
+                ("keep", _) => After::Keep,
+                _ => After::Delete,
+            },
+            dead_letter,
+            spool,
+        })
+    }
+
+    fn need(&mut self, route: &str, key: &keys::Key) {
+        let name = format!("routes.{route}.{}", key.leaf());
+        if self.settings.has(&name) {
+            return;
+        }
+        let found = format!(
+            "nothing; the route {route} is named by {}",
+            self.settings.routes[route]
+        );
+        let way_out = format!(
+            "set {}={}, or {} = {:?} below [routes.{route}] in a file",
+            keys::variable(&name),
+            key.example,
+            key.leaf(),
+            key.example
+        );
+        let wrong = Wrong::new(found, super::value::allowed(key), way_out);
+        self.settings.fault(&name, wrong);
+    }
+
+    fn server(&mut self, route: &str) -> Option<Server> {
+        let name = |leaf: &str| format!("routes.{route}.{leaf}");
+        let password = self.secret(&name("password"));
+        let missing = password.is_none()
+            && !self.settings.has(&name("password"))
+            && !self.settings.has(&name("password_file"));
+        if missing {
+            let found = "neither password nor password_file";
+            let way_out = format!(
+                "set {}=/run/secrets/ftp; a server that wants none: set {} to an empty text",
+                keys::variable(&name("password_file")),
+                name("password"),
+            );
+            let wrong = Wrong::new(found, "one of both", way_out);
+            self.settings.fault(&name("password"), wrong);
+        }
+        if password
+            .as_ref()
+            .is_some_and(|password| !is_clean(password.reveal()))
+        {
+            let found = "a password with CR, LF or NUL (not shown)";
+            let wrong = Wrong::new(found, "a text of one line", "remove the line break");
+            self.settings.fault(&name("password"), wrong);
+        }
+        let place = match self.settings.get(&name("server")) {
+            Some(Typed::Server(place)) => Some(place.clone()),
+            _ => None,
+        };
+        let user = self.user(route, place.as_ref());
+        let (place, user, password) = (place?, user?, password?);
+        if !password.reveal().is_empty() {
+            self.warnings.push(format!(
+                "{}: plain ftp:// sends the password and the files in clear",
+                name("server")
+            ));
+        }
+        Some(Server {
+            host: place.host,
+            port: place.port,
+            user,
+            password,
+            folder: place.folder,
+        })
+    }
+
+    fn user(&mut self, route: &str, place: Option<&server::Place>) -> Option<String> {
+        let (name, server) = (
+            format!("routes.{route}.user"),
+            format!("routes.{route}.server"),
+        );
+        let key = self.settings.text(&name);
+        let of_url = place.and_then(|place| place.user.clone());
+        let wrong = match (&key, &of_url) {
+            (Some(user), _) if user.is_empty() || !is_clean(user) => Wrong::new(
+                format!("{user:?}"),
+                "a text of one line that is not empty",
+                "write the login name",
+            ),
+            (Some(user), Some(other)) if user != other => Wrong::new(
+                format!(
+                    "{user:?}, but {other:?} in {server} ({})",
+                    self.settings.origin(&server)
+                ),
+                "one login name",
+                "remove one of both",
+            ),
+            (None, None) if place.is_some() => Wrong::new(
+                format!(
+                    "no user, neither here nor in {server} ({})",
+                    self.settings.origin(&server)
+                ),
+                "a login name; for anonymous servers: anonymous",
+                format!("write ftp://USER@host/… or set {}", keys::variable(&name)),
+            ),
+            _ => {
+                if let (None, Some(user)) = (&key, &of_url) {
+                    let origin = self.settings.origin(&server).to_owned();
+                    self.effective.insert(name, (user.clone(), origin));
+                }
+                return key.or(of_url);
+            }
+        };
+        self.settings.fault(&name, wrong);
+        None
+    }
+
+    /// A secret from its key or its file; both is a fault, across layers too.
+    fn secret(&mut self, name: &str) -> Option<Secret> {
+        let from = format!("{name}_file");
+        let s = &mut self.settings;
+        if s.has(name) && s.has(&from) {
+            let found = format!(
+                "both {name} ({}) and {from} ({})",
+                s.origin(name),
+                s.origin(&from)
+            );
+            s.fault(name, Wrong::new(found, "one of both", "remove one of both"));
+            return None;
+        }
+        if let Some(path) = s.path(&from) {
+            let origin = s.origin(&from).to_owned();
+            let text = secret::from_file(&path, &from, Some(&origin));
+            let text = text.map_err(|fault| s.faults.push(fault)).ok()?;
+            let origin = format!("{}, named by {origin}", path.display());
+            self.effective
+                .insert(name.into(), ("(secret)".into(), origin));
+            return Some(Secret::new(text));
+        }
+        match s.get(name) {
+            Some(Typed::Secret(secret)) => Some(secret.clone()),
+            _ => None,
+        }
+    }
+
+    fn dead_letter(&mut self, route: &str, spool: &std::path::Path) -> Option<PathBuf> {
+        let name = format!("routes.{route}.dead_letter");
+        if self.settings.has(&name) {
+            return self.settings.path(&name);
+        }
+        let key = keys::of_routes().find(|key| key.leaf() == "dead_letter")?;
+        let folder = spool.join(key.default?.strip_prefix("<spool>/")?);
+        self.effective
+            .insert(name, (folder.display().to_string(), DEFAULT.into()));
+        Some(folder)
+    }
+
+    /// The effective settings in the order of the table; secrets are named, not shown.
+    fn list(&self) -> Vec<Setting> {
+        let routes = self.settings.routes.keys().flat_map(|route| {
+            keys::of_routes().map(move |key| (format!("routes.{route}.{}", key.leaf()), key))
+        });
+        let all = keys::of_service()
+            .map(|key| (key.name.to_owned(), key))
+            .chain(routes);
+        let working = all.filter(|(_, key)| !key.later && key.kind != keys::Kind::SecretFile);
+        let settings = working.filter_map(|(key, known)| {
+            let (value, origin) = match self.effective.get(&key) {
+                Some(effective) => effective.clone(),
+                None => {
+                    let origin = self.settings.origin(&key).to_owned();
+                    (self.settings.shown(known, &key)?, origin)
+                }
+            };
+            Some(Setting { key, value, origin })
+        });
+        settings.collect()
+    }
+}
+
+fn timers(s: &Settings) -> Timers {
+    Timers {
+        control_connect: s.duration("timers.control_connect"),
+        control_connect_attempts: s.whole("timers.control_connect_attempts"),
+        control_connect_interval: s.duration("timers.control_connect_interval"),
+        reply: s.duration("timers.reply"),
+        read_lock_retries: s.whole("timers.read_lock_retries"),
+        read_lock_interval: s.duration("timers.read_lock_interval"),
+        data_connect: s.duration("timers.data_connect"),
+        data_connect_attempts: s.whole("timers.data_connect_attempts"),
+        data_connect_interval: s.duration("timers.data_connect_interval"),
+        transfer_put: s.duration_or_none("timers.transfer_put"),
+        stall: s.duration("timers.stall"),
+        dns: s.duration("timers.dns"),
+        idle_session: s.duration("timers.idle_session"),
+    }
+}
+
+fn listen(s: &Settings) -> Option<SocketAddr> {
+    match s.get("http.listen") {
+        Some(Typed::Address(address)) => Some(*address),
+        _ => None,
+    }
+}
+
+fn level(name: &str) -> slog::Level {
+    match name {
+        "critical" => slog::Level::Critical,
+        "error" => slog::Level::Error,
+        "warning" => slog::Level::Warning,
+        "debug" => slog::Level::Debug,
+        "trace" => slog::Level::Trace,
+        _ => slog::Level::Info,
+    }
+}
+
+fn format(name: &str) -> LogFormat {
+    match name {
+        "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        _ => LogFormat::Auto,
+    }
+}

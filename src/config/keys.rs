@@ -1,0 +1,265 @@
+//! The table of all settings: name, kind with its bounds, default, meaning. Defaults, checks,
+//! suggestions and `config/ftpulse.toml` all derive from it; no bound stands anywhere else.
+//! Texts in it are written as a user would write them and go through the same parsers.
+
+/// What a setting's value may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A duration with its unit, from the first to the second, both included.
+    Duration(&'static str, &'static str),
+    /// As `Duration`, or `none`.
+    DurationOrNone(&'static str, &'static str),
+    /// A whole number within these bounds, both included.
+    Whole(i64, i64),
+    /// A number from 0 to 1.
+    Share,
+    /// A size with its unit, within these bounds, both included.
+    Size(&'static str, &'static str),
+    /// As `Size`, or `none`.
+    SizeOrNone(&'static str, &'static str),
+    /// `true` or `false`.
+    Bool,
+    /// One of the first list; the second list names those of a later version.
+    Choice(&'static [&'static str], &'static [&'static str]),
+    /// An absolute path.
+    Path,
+    /// The absolute path of a file that holds a secret.
+    SecretFile,
+    /// A secret.
+    Secret,
+    /// Free text.
+    Text,
+    /// A list of shell patterns.
+    Patterns,
+    /// An IP address and a port.
+    Address,
+    /// The URL of a destination.
+    Server,
+}
+
+/// One setting.
+#[derive(Debug)]
+pub struct Key {
+    /// Its dotted name; `routes.NAME.` stands for every route.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// Its default as a user would write it; none if it has to be given or may be absent.
+    pub default: Option<&'static str>,
+    /// An example where there is no default.
+    pub example: &'static str,
+    /// Whether a route must have it.
+    pub required: bool,
+    /// Known, but not implemented yet: it may stand at its default only.
+    pub later: bool,
+    /// One line on what it is.
+    pub meaning: &'static str,
+}
+
+impl Key {
+    const fn new(
+        name: &'static str,
+        kind: Kind,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Self {
+        let default = Some(default);
+        Self {
+            name,
+            kind,
+            default,
+            example: "",
+            required: false,
+            later: false,
+            meaning,
+        }
+    }
+    const fn absent(
+        name: &'static str,
+        kind: Kind,
+        example: &'static str,
+        meaning: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            default: None,
+            example,
+            required: false,
+            later: false,
+            meaning,
+        }
+    }
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+    const fn later(mut self) -> Self {
+        self.later = true;
+        self
+    }
+    /// The section it stands in: `heartbeat`, or `routes.NAME`.
+    pub fn section(&self) -> &'static str {
+        self.name
+            .rsplit_once('.')
+            .map_or("", |(section, _)| section)
+    }
+    /// Its name within the section.
+    pub fn leaf(&self) -> &'static str {
+        self.name
+            .rsplit_once('.')
+            .map_or(self.name, |(_, leaf)| leaf)
+    }
+}
+
+use Kind::{
+    Address, Bool, Choice, Duration, DurationOrNone, Path, Patterns, Secret, SecretFile, Server,
+    Share, Size, SizeOrNone, Text, Whole,
+};
+
+/// Every setting, in the order of the documentation.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = &[
+    Key::new("heartbeat.interval", Duration("100ms", "60s"), "2s", "Time between two Pings of an uploader."),
+    Key::new("heartbeat.misses", Whole(1, 100), "3", "Missed beats tolerated in a row; the next one convicts."),
+    Key::new("heartbeat.policy", Choice(&["count"], &["lease"]), "count", "How missed beats lead to a verdict."),
+    Key::new("heartbeat.lease", Duration("1s", "10m"), "10s", "Length of the lease (policy lease).").later(),
+    Key::new("heartbeat.lease_floor", Duration("10ms", "10s"), "250ms", "Shortest pause between two retries of a Ping (policy lease).").later(),
+    Key::new("heartbeat.vouchers", Choice(&["all", "none"], &[]), "all", "Whether evidence may stand in for a silent uploader whose silence is legitimate."),
+    Key::new("heartbeat.max_stranded_workers", Whole(0, 1000), "8", "Threads that cannot end, tolerated before the process asks to be restarted."),
+
+    Key::new("quarantine.capacity", Whole(1, 4096), "16", "Stranded socket pairs held at most; at least the sum of all uploaders."),
+    Key::new("quarantine.per_destination", Whole(1, 4096), "2", "Pairs of one destination held at most."),
+    Key::new("quarantine.hold", Duration("1s", "24h"), "10m", "How long a pair is held."),
+    Key::new("quarantine.max_send_bytes", Size("64KiB", "4GiB"), "16MiB", "Unsent bytes held in kernel memory at most, over all pairs."),
+
+    Key::new("timers.control_connect", Duration("10ms", "10m"), "10s", "One attempt of the control connection."),
+    Key::new("timers.control_connect_attempts", Whole(1, 1000), "5", "Attempts of the control connection in total."),
+    Key::new("timers.control_connect_interval", Duration("10ms", "1h"), "2s", "Pause between two of them."),
+    Key::new("timers.reply", Duration("10ms", "24h"), "60s", "One reply: greeting, command, final 226."),
+    Key::new("timers.read_lock_retries", Whole(0, 1000), "0", "Retries of the shared lock on a source."),
+    Key::new("timers.read_lock_interval", Duration("10ms", "1h"), "1s", "Pause between two of them."),
+    Key::new("timers.write_lock_retries", Whole(0, 1000), "0", "Retries of the exclusive lock on a target (downloads).").later(),
+    Key::new("timers.write_lock_interval", Duration("10ms", "1h"), "1s", "Pause between two of them.").later(),
+    Key::new("timers.data_connect", Duration("10ms", "10m"), "10s", "One attempt of the data connection (passive mode)."),
+    Key::new("timers.data_connect_attempts", Whole(1, 1000), "5", "Attempts of the data connection in total."),
+    Key::new("timers.data_connect_interval", Duration("10ms", "1h"), "2s", "Pause between two of them."),
+    Key::new("timers.transfer_put", DurationOrNone("10ms", "30d"), "none", "Bound on a whole upload, drain included; none: only timers.stall bounds it."),
+    Key::new("timers.transfer_get", DurationOrNone("10ms", "30d"), "none", "Bound on a whole download or listing.").later(),
+    Key::new("timers.listen", Duration("10ms", "24h"), "60s", "The server's connect to us (active mode).").later(),
+    Key::new("timers.stall", Duration("10ms", "24h"), "30s", "How long a living peer may take no byte."),
+    Key::new("timers.disk", Duration("10ms", "24h"), "30s", "How long a local file operation may stand still.").later(),
+    Key::new("timers.compute", Duration("10ms", "24h"), "10m", "How long a phase may compute.").later(),
+    Key::new("timers.dns", Duration("10ms", "10m"), "10s", "A name look-up."),
+    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake.").later(),
+    Key::new("timers.idle_session", Duration("10ms", "24h"), "30s", "How long an idle session is kept."),
+
+    Key::new("retry.first", Duration("10ms", "1h"), "1s", "The first pause after a failed attempt; doubled at each further one."),
+    Key::new("retry.max", Duration("10ms", "24h"), "5m", "The longest pause."),
+    Key::new("retry.jitter", Share, "0.2", "Random share by which a pause is made longer or shorter."),
+    Key::new("retry.give_up_after", Duration("1m", "365d"), "5d", "After this a file becomes a dead letter; time while the destination is down does not count.").later(),
+
+    Key::new("watchdog.interval", Duration("100ms", "60s"), "500ms", "Time between two beats of a watched program.").later(),
+    Key::new("watchdog.misses", Whole(1, 100), "5", "Missing beats tolerated in a row.").later(),
+    Key::new("watchdog.window", Duration("100ms", "10m"), "3s", "The window in which they are counted.").later(),
+    Key::new("watchdog.start_timeout", Duration("1s", "1h"), "30s", "How long the start may take.").later(),
+    Key::new("watchdog.pulse_interval", Duration("100ms", "60s"), "2s", "Time between two pulses of the service.").later(),
+    Key::new("watchdog.software_interval", Duration("100ms", "10m"), "10s", "Time between two software beats of the service.").later(),
+    Key::new("watchdog.kind_misses", Whole(1, 100), "3", "Missing beats of one kind that are the fault.").later(),
+
+    Key::new("shutdown.grace", Duration("0s", "10m"), "8s", "How long a drain may take after SIGTERM or SIGINT."),
+
+    Key::new("state.dir", Path, "/var/lib/ftpulse", "Folder of the service's own state; one process owns it."),
+    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers delivered files.").later(),
+
+    Key::new("http.listen", Address, "127.0.0.1:9188", "Address of metrics, health and API."),
+    Key::absent("http.token", Secret, "a-long-random-text", "Bearer token of the API; better given by token_file."),
+    Key::absent("http.token_file", SecretFile, "/run/secrets/ftpulse-token", "File that holds the token; one trailing newline is cut."),
+
+    Key::new("log.level", Choice(&["critical", "error", "warning", "info", "debug", "trace"], &[]), "info", "The least severe level that is written."),
+    Key::new("log.format", Choice(&["auto", "text", "json"], &[]), "auto", "Form of a line; auto: text on a terminal, else json."),
+
+    Key::absent("routes.NAME.spool", Path, "/spool", "The watched folder.").required(),
+    Key::absent("routes.NAME.server", Server, "ftp://user@ftp.example.net/incoming", "Where the files go; the folder is relative to the login folder, %2F at its start makes it absolute.").required(),
+    Key::absent("routes.NAME.user", Text, "user", "Login name, where the URL has none."),
+    Key::absent("routes.NAME.password", Secret, "secret", "Login password; better given by password_file."),
+    Key::absent("routes.NAME.password_file", SecretFile, "/run/secrets/ftp", "File that holds the password; one trailing newline is cut."),
+    Key::new("routes.NAME.uploaders", Whole(1, 256), "2", "Concurrent uploads of this route."),
+    Key::new("routes.NAME.mode", Choice(&["passive"], &["active"]), "passive", "Who opens the data connection: we (passive) or the server (active)."),
+    Key::absent("routes.NAME.active_address", Text, "192.0.2.7", "Address that is told to the server (active mode).").later(),
+    Key::absent("routes.NAME.active_ports", Text, "50000-50100", "Ports to listen on (active mode).").later(),
+    Key::absent("routes.NAME.ca_file", Path, "/etc/ssl/ca.pem", "Certificates that are trusted (TLS).").later(),
+    Key::absent("routes.NAME.client_certificate", Path, "/etc/ssl/client.pem", "Our certificate (TLS).").later(),
+    Key::absent("routes.NAME.client_key", Secret, "-----BEGIN PRIVATE KEY-----", "Its key (TLS).").later(),
+    Key::absent("routes.NAME.client_key_file", SecretFile, "/run/secrets/ftp-key", "File that holds the key (TLS).").later(),
+    Key::new("routes.NAME.tls_verify", Bool, "true", "Whether the server's certificate is verified (TLS).").later(),
+    Key::new("routes.NAME.include", Patterns, "*", "What is taken: shell patterns on the path below the spool."),
+    Key::new("routes.NAME.exclude", Patterns, "", "What is left out: shell patterns on the path below the spool."),
+    Key::new("routes.NAME.recursive", Bool, "true", "Whether folders below the spool are watched."),
+    Key::new("routes.NAME.settle", Duration("0s", "24h"), "5s", "How long a file must stay unchanged before it is taken."),
+    Key::absent("routes.NAME.ready_suffix", Text, ".ready", "A file is taken when its name with this suffix appears.").later(),
+    Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"], &[]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
+    Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Routes with a higher one go first.").later(),
+    Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most.").later(),
+    Key::new("routes.NAME.publish", Choice(&["rename"], &["direct"]), "rename", "How a file gets its final name."),
+    Key::absent("routes.NAME.temp_pattern", Text, "{name}.{token}.part", "Form of the temporary name.").later(),
+    Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is written after each delivery.").later(),
+    Key::new("routes.NAME.on_conflict", Choice(&["overwrite"], &["skip", "rename", "fail"]), "overwrite", "What happens when the final name exists."),
+    Key::new("routes.NAME.verify", Choice(&["size", "none"], &["hash"]), "size", "How a sent file is verified before it is published."),
+    Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again.").later(),
+    Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"], &[]), "delete", "What becomes of the source after its delivery."),
+    Key::absent("routes.NAME.archive", Path, "/archive", "Folder of delivered sources (after = \"archive\")."),
+    Key::new("routes.NAME.dead_letter", Path, "<spool>/.dead-letter", "Folder of files that can never be delivered."),
+    Key::new("routes.NAME.direction", Choice(&["put"], &["get"]), "put", "Upload or download."),
+    Key::new("routes.NAME.poll", Duration("1s", "24h"), "30s", "Pause between two remote listings (downloads).").later(),
+];
+
+/// What a dotted name stands for.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// A setting.
+    Leaf(&'static Key),
+    /// A section, or the table of one route.
+    Section,
+    /// Nothing.
+    Unknown,
+}
+
+/// Looks a name up by its parts; any route name stands for `NAME`.
+pub fn place(parts: &[&str]) -> Place {
+    match parts {
+        [] | ["routes"] | ["routes", _] => Place::Section,
+        ["routes", _, leaf] => find("routes.NAME", leaf),
+        [section] if KEYS.iter().any(|key| key.section() == *section) => Place::Section,
+        [section, leaf] => find(section, leaf),
+        _ => Place::Unknown,
+    }
+}
+
+fn find(section: &str, leaf: &str) -> Place {
+    let key = KEYS
+        .iter()
+        .find(|key| key.section() == section && key.leaf() == leaf);
+    key.map_or(Place::Unknown, Place::Leaf)
+}
+
+/// The settings of every route.
+pub fn of_routes() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.section() == "routes.NAME")
+}
+
+/// The settings outside the routes.
+pub fn of_service() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(|key| key.section() != "routes.NAME")
+}
+
+/// The variable that sets `key`.
+pub fn variable(key: &str) -> String {
+    format!("FTPULSE__{}", key.to_uppercase().replace('.', "__"))
+}
+
+/// Whether a route may have this name: `[a-z0-9_]+` without `__`.
+pub fn is_route_name(name: &str) -> bool {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    !name.is_empty() && name.chars().all(legal) && !name.contains("__")
+}
