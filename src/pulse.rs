@@ -33,7 +33,7 @@ pub struct WorkerHandle {
     /// The worker's number within its slot.
     pub epoch: u64,
     /// The fence around its sockets.
-    pub fence: Fence,
+    pub fence: Arc<Fence>,
     /// Phase number << 8 | phase.
     phase: AtomicU64,
     /// Microseconds of the monotonic clock; 0 for none.
@@ -48,7 +48,7 @@ impl WorkerHandle {
     pub fn new(epoch: u64) -> io::Result<Self> {
         Ok(Self {
             epoch,
-            fence: Fence::new()?,
+            fence: Arc::new(Fence::new()?),
             phase: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             bytes: AtomicU64::new(0),

@@ -51,7 +51,7 @@ impl SocketQuarantineActor {
         metrics: Metrics,
         log: Logger,
     ) -> Self {
-        metrics.quarantine_capacity.set(limits.capacity as i64);
+        metrics.quarantine_capacity().set(limits.capacity as i64);
         Self {
             ring: Ring::new(limits),
             capacity: limits.capacity,
@@ -70,18 +70,14 @@ impl SocketQuarantineActor {
             }
         }
         self.flush();
-        self.metrics.quarantine_pairs.set(self.held.len() as i64);
-        self.metrics.quarantine_send_bytes.set(self.ring.bytes() as i64);
+        self.metrics.quarantine_pairs().set(self.held.len() as i64);
+        self.metrics.quarantine_send_bytes().set(self.ring.bytes() as i64);
     }
 
     fn release(&mut self, incident: u64, held: Held, reason: ReleaseReason) {
-        let Pair { control, data } = held.pair;
-        for fd in [data, control].into_iter().flatten() {
-            // A socket that the peer has reset already cannot be reset again; it is closed here.
-            let _ = socket::reset(fd.as_fd());
-        }
+        held.pair.reset();
         let peer = deeds(&held.first, &held.last);
-        self.metrics.release(reason);
+        self.metrics.quarantine_releases(reason).inc();
         info!(self.log, "sockets released"; "route" => &*held.route, "incident" => incident,
             "destination" => &held.destination, "reason" => reason.as_str(), "peer" => &peer,
             "next" => "their temp file is swept once more");

@@ -41,6 +41,16 @@ pub struct Pair {
     pub data: Option<OwnedFd>,
 }
 
+impl Pair {
+    /// Releases the sockets, data first: the peer sees a reset, and what was not sent is gone.
+    pub fn reset(self) {
+        for fd in [self.data, self.control].into_iter().flatten() {
+            // A socket that the peer has reset already cannot be reset again; it is closed here.
+            let _ = socket::reset(fd.as_fd());
+        }
+    }
+}
+
 /// What ended a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {

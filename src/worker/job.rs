@@ -57,10 +57,8 @@ pub struct Sweep {
 /// What became of a job.
 #[derive(Debug)]
 pub struct Report {
-    /// The route's name.
-    pub route: Arc<str>,
     /// The slot.
-    pub slot: u32,
+    pub slot: usize,
     /// The epoch of the worker.
     pub epoch: u64,
     /// The job's number.
@@ -97,6 +95,8 @@ pub struct Failure {
     pub kind: FailureKind,
     /// The reply's code, if the server refused.
     pub code: Option<u32>,
+    /// Whether there was a session: without one it is the destination's failure.
+    pub connected: bool,
     /// In which phase.
     pub phase: Phase,
     /// The whole story, for the log.
@@ -106,8 +106,6 @@ pub struct Failure {
 /// Whose failure it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// No session came to be: the destination's failure, not the file's.
-    Destination,
     /// A wait was over its bound.
     Timeout,
     /// The session was lost.
@@ -133,7 +131,7 @@ impl fmt::Display for Failure {
 }
 
 /// Does a job. The session is kept for the next one, unless it cannot be trusted any more.
-pub fn run(setup: &Setup, slot: u32, session: &mut Option<Session>, job: Job) -> Report {
+pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) -> Report {
     let began = clock::mono();
     let result = if job.epoch == setup.handle.epoch {
         run_work(setup, session, job.work, began)
@@ -144,7 +142,7 @@ pub fn run(setup: &Setup, slot: u32, session: &mut Option<Session>, job: Job) ->
     let result = match result {
         Ok(done) => done,
         Err(trouble) => {
-            let connected = session.is_some();
+            let connected = session.is_some() || matches!(trouble, Trouble::Source(_));
             if !trouble.spares_session()
                 && let Some(session) = session.take()
             {
@@ -158,8 +156,7 @@ pub fn run(setup: &Setup, slot: u32, session: &mut Option<Session>, job: Job) ->
     {
         session.discard();
     }
-    let route = Arc::from(setup.route.name.as_str());
-    Report { route, slot, epoch: job.epoch, job: job.id, result }
+    Report { slot, epoch: job.epoch, job: job.id, result }
 }
 
 fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
@@ -170,7 +167,6 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::Vanished => FailureKind::Vanished,
         Trouble::Source(_) => FailureKind::Source,
         Trouble::InDoubt => FailureKind::Doubt,
-        _ if !connected => FailureKind::Destination,
         Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
         Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
     };
@@ -178,7 +174,7 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
         _ => phase,
     };
-    Failure { kind, code: trouble.code(), phase, error: trouble.to_string() }
+    Failure { kind, code: trouble.code(), connected, phase, error: trouble.to_string() }
 }
 
 fn run_work(
@@ -289,15 +285,20 @@ fn open_source(
 /// Whether the version that was sent is still the one that stands in the spool.
 fn still_there(setup: &Setup, upload: &Upload, sent: Stamp) -> std::result::Result<(), Trouble> {
     setup.handle.begin(Phase::LocalFile, None);
-    let now = spool::stamp_at(&setup.route.spool, &upload.path).map_err(source_trouble);
+    let now = spool::stamp_at(&setup.route.spool, &upload.path);
     setup.handle.check()?;
-    if now? == sent { Ok(()) } else { Err(Trouble::Changed) }
+    match now {
+        Ok(Some(now)) if now == sent => Ok(()),
+        Ok(Some(_)) => Err(Trouble::Changed),
+        Ok(None) => Err(Trouble::Vanished),
+        Err(error) => Err(Trouble::Source(format!("looking at the source failed: {error}"))),
+    }
 }
 
 fn source_trouble(error: SourceError) -> Trouble {
     match error {
         SourceError::Vanished => Trouble::Vanished,
-        other => Trouble::Source(other.to_string()),
+        other => Trouble::Source(crate::log::chain(&other)),
     }
 }
 

@@ -40,9 +40,9 @@ impl Mailbox {
 }
 
 /// Starts the worker of `setup.handle`. It runs until its mailbox is dropped or it is ended.
-pub fn start(setup: Setup, slot: u32, deliver: Deliver) -> io::Result<Mailbox> {
+pub fn start(setup: Setup, slot: usize, deliver: Deliver) -> io::Result<Mailbox> {
     let (give, take) = sync_channel(MAILBOX);
-    let name = format!("w-{}-{slot}", setup.route.name.chars().take(9).collect::<String>());
+    let name = format!("up-{}-{slot}", setup.route.name.chars().take(9).collect::<String>());
     std::thread::Builder::new().name(name).spawn(move || {
         let handle = setup.handle.clone();
         let _attached = handle.fence.attach();
@@ -58,7 +58,7 @@ pub fn start(setup: Setup, slot: u32, deliver: Deliver) -> io::Result<Mailbox> {
 
 struct Worker {
     setup: Setup,
-    slot: u32,
+    slot: usize,
     take: Receiver<Job>,
     deliver: Deliver,
     session: Option<Session>,

@@ -1,0 +1,388 @@
+//! The DaemonActor: it alone judges beats, dispatches work, and decides on every local effect of
+//! an upload (S1.1 to S1.7). It never waits: not for a worker, not for a disk, not for a mailbox.
+//! What it decides with stands in `core`; this shell carries decisions out.
+//! - `slots`: the slot table, beats, interrupts, restarts;
+//! - `verdict`: the end of a task, in the order of its steps;
+//! - `work`: routes, dispatch, what a report means for its file.
+
+mod slots;
+mod verdict;
+mod work;
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, MessageResult, Recipient};
+use slog::{Logger, error, info, warn};
+
+use self::slots::Slot;
+use self::work::RouteState;
+use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use super::messages::{
+    Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,
+};
+use crate::clock::{self, Mono};
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::report::{Incident, RouteStatus, Status};
+use crate::sys::thread;
+
+/// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
+/// route a few batches; beyond that senders keep theirs and try again.
+const MAILBOX: usize = 4096;
+/// Incidents remembered; older ones are in the log.
+const INCIDENTS: usize = 1000;
+/// How long an ended worker may take to leave before it counts as stranded. It takes milliseconds.
+const LEAVE: Mono = Mono::from_secs(1);
+
+/// What the daemon tells the process when it comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Drained: nothing is in work any more, or the grace is over.
+    Drained,
+    /// It cannot heal here: the process has to be restarted (exit code 70).
+    Escalated,
+}
+
+/// The other actors, as the daemon knows them.
+pub struct Peers {
+    /// The quarantine: stranded pairs.
+    pub strand: Recipient<Strand>,
+    /// The quarantine: a destination without a seat.
+    pub seats: Recipient<Seats>,
+    /// The collector: credit.
+    pub want: Recipient<Want>,
+    /// The collector: the end of a delivered source.
+    pub finish: Recipient<Finish>,
+    /// The collector: a file that the daemon has dropped.
+    pub forget: Recipient<Forget>,
+}
+
+/// A worker that was ended and has not left yet.
+struct Leaving {
+    handle: Arc<WorkerHandle>,
+    route: usize,
+    since: Mono,
+    stranded: bool,
+}
+
+/// A message to the collector or the quarantine that waits for room. Bounded by the files in
+/// work and the slots, which are bounded by credit.
+enum Unsent {
+    Strand(Strand),
+    Finish(Finish),
+    Forget(Forget),
+}
+
+/// The daemon.
+pub struct DaemonActor {
+    config: Arc<Config>,
+    agent: String,
+    peers: Peers,
+    metrics: Metrics,
+    log: Logger,
+    /// The Arbiter of all UploaderActors; a dead one is replaced.
+    arbiter: Arbiter,
+    slots: Vec<Slot>,
+    routes: Vec<RouteState>,
+    leaving: Vec<Leaving>,
+    unsent: VecDeque<Unsent>,
+    incidents: VecDeque<Incident>,
+    incident: u64,
+    job: u64,
+    /// Final names in work, with their destination: one at a time.
+    targets: HashSet<(String, String)>,
+    stranded_helpers: StrandedHelpers,
+    draining: Option<Mono>,
+    retired: bool,
+    escalating: bool,
+    turned: Arc<AtomicU64>,
+    started: f64,
+    over: Option<Box<dyn FnOnce(Over) + Send>>,
+}
+
+/// What a daemon is made of.
+pub struct Parts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// This installation's id in temp names.
+    pub agent: String,
+    /// The other actors.
+    pub peers: Peers,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The logger.
+    pub log: Logger,
+    /// Milliseconds of the monotonic clock at the last Tick: whether the loop turns.
+    pub turned: Arc<AtomicU64>,
+    /// Called once, when the service is over.
+    pub over: Box<dyn FnOnce(Over) + Send>,
+}
+
+impl DaemonActor {
+    /// A daemon that does not run yet.
+    pub fn new(parts: Parts) -> Self {
+        let routes = parts.config.routes.values().map(|r| RouteState::new(Arc::clone(r)));
+        Self {
+            routes: routes.collect(),
+            config: parts.config,
+            agent: parts.agent,
+            peers: parts.peers,
+            metrics: parts.metrics,
+            log: parts.log,
+            arbiter: Arbiter::new(),
+            slots: Vec::new(),
+            leaving: Vec::new(),
+            unsent: VecDeque::new(),
+            incidents: VecDeque::new(),
+            incident: 0,
+            job: 0,
+            targets: HashSet::new(),
+            stranded_helpers: StrandedHelpers::default(),
+            draining: None,
+            retired: false,
+            escalating: false,
+            turned: parts.turned,
+            started: clock::unix(),
+            over: Some(parts.over),
+        }
+    }
+
+    fn finish_service(&mut self, how: Over) {
+        if let Some(over) = self.over.take() {
+            over(how);
+        }
+    }
+
+    /// Watches the ended workers leave; those that cannot are counted, and too many escalate.
+    fn see_them_leave(&mut self, now: Mono) {
+        self.leaving.retain(|l| !(l.handle.fence.finished() && !thread::exists(l.handle.fence.thread())));
+        for leaving in &mut self.leaving {
+            if leaving.stranded || now.saturating_sub(leaving.since) < LEAVE {
+                continue;
+            }
+            leaving.stranded = true;
+            leaving.handle.fence.poke();
+            warn!(self.log, "an ended worker cannot leave";
+                "route" => &self.routes[leaving.route].config.name,
+                "epoch" => leaving.handle.epoch, "thread" => leaving.handle.fence.thread(),
+                "phase" => leaving.handle.phase().as_str(),
+                "next" => "it is counted as stranded; its successor goes on");
+        }
+        let stranded = self.leaving.iter().filter(|l| l.stranded).count();
+        let all = stranded + self.stranded_helpers.count();
+        self.metrics.stranded_workers().set(all as i64);
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let own = self.leaving.iter().filter(|l| l.stranded && l.route == index).count();
+            route.suspend(own >= 2, &self.log);
+        }
+        let none_left = !self.routes.is_empty() && self.routes.iter().all(|r| r.suspended);
+        if !self.escalating && (none_left || all > self.config.heartbeat.max_stranded_workers as usize)
+        {
+            self.escalating = true;
+            error!(self.log, "too many workers cannot leave"; "stranded" => all,
+                "next" => "what runs is finished, then the process ends with 70 to be restarted");
+            self.draining = Some(now + self.config.shutdown_grace);
+        }
+    }
+
+    /// Sends what found no room before; what is refused for good escalates.
+    fn flush(&mut self) {
+        use actix::prelude::SendError;
+        while let Some(message) = self.unsent.pop_front() {
+            let refused = match message {
+                Unsent::Strand(m) => self.peers.strand.try_send(m).map_err(|e| match e {
+                    SendError::Full(m) => Some(Unsent::Strand(m)),
+                    SendError::Closed(_) => None,
+                }),
+                Unsent::Finish(m) => self.peers.finish.try_send(m).map_err(|e| match e {
+                    SendError::Full(m) => Some(Unsent::Finish(m)),
+                    SendError::Closed(_) => None,
+                }),
+                Unsent::Forget(m) => self.peers.forget.try_send(m).map_err(|e| match e {
+                    SendError::Full(m) => Some(Unsent::Forget(m)),
+                    SendError::Closed(_) => None,
+                }),
+            };
+            match refused {
+                Ok(()) => {}
+                Err(Some(message)) => {
+                    self.unsent.push_front(message);
+                    return;
+                }
+                Err(None) => self.lost("an actor is gone"),
+            }
+        }
+    }
+
+    fn lost(&mut self, what: &'static str) {
+        if !self.escalating {
+            self.escalating = true;
+            error!(self.log, "a part of the service is gone"; "error" => what,
+                "next" => "the process ends with 70 to be restarted");
+            self.finish_service(Over::Escalated);
+        }
+    }
+
+    /// While draining: the end comes when nothing is in work any more or the grace is over.
+    fn drain(&mut self, now: Mono) {
+        let Some(until) = self.draining else { return };
+        let busy = self.slots.iter().any(|s| s.job.is_some()) || !self.unsent.is_empty();
+        let finishing = self.routes.iter().any(|r| r.finishing > 0);
+        let late = now >= until;
+        if (busy || finishing) && !late {
+            return;
+        }
+        if !self.retired {
+            self.retired = true;
+            for slot in &mut self.slots {
+                match (&slot.handle, slot.job.is_some()) {
+                    (Some(handle), true) => handle.fence.end().reset(),
+                    _ => drop(slot.addr.try_send(Retire)),
+                }
+            }
+        }
+        let gone = self.slots.iter().all(|s| s.handle.as_ref().is_none_or(|h| h.fence.finished()));
+        if gone || late {
+            info!(self.log, "drained"; "in_work" => self.slots.iter().filter(|s| s.job.is_some()).count());
+            let how = if self.escalating { Over::Escalated } else { Over::Drained };
+            self.finish_service(how);
+        }
+    }
+}
+
+impl Actor for DaemonActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(MAILBOX);
+        let this = ctx.address();
+        self.make_slots(&this);
+        for index in 0..self.routes.len() {
+            self.want(index);
+        }
+    }
+}
+
+impl Handler<Tick> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
+        let now = clock::mono();
+        self.turned.store(now.as_millis() as u64, SeqCst);
+        self.flush();
+        let this: Addr<Self> = ctx.address();
+        for index in 0..self.slots.len() {
+            self.beat(index, tick.scheduled, now, &this);
+        }
+        self.see_them_leave(now);
+        self.dispatch(now);
+        self.drain(now);
+    }
+}
+
+impl Handler<Ready> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, ready: Ready, _: &mut Self::Context) {
+        self.ready(ready);
+        self.dispatch(clock::mono());
+    }
+}
+
+impl Handler<Pong> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, pong: Pong, _: &mut Self::Context) {
+        self.pong(pong);
+    }
+}
+
+impl Handler<Outcome> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, Outcome(report): Outcome, _: &mut Self::Context) {
+        let now = clock::mono();
+        self.outcome(report, now);
+        self.flush();
+        self.dispatch(now);
+        self.drain(now);
+    }
+}
+
+impl Handler<Found> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, found: Found, _: &mut Self::Context) {
+        self.found(found);
+        self.dispatch(clock::mono());
+    }
+}
+
+impl Handler<SpoolState> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, state: SpoolState, _: &mut Self::Context) {
+        self.spool_state(state);
+    }
+}
+
+impl Handler<FinishedSource> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, finished: FinishedSource, _: &mut Self::Context) {
+        self.finished(finished);
+        let now = clock::mono();
+        self.dispatch(now);
+        self.drain(now);
+    }
+}
+
+impl Handler<Released> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, released: Released, _: &mut Self::Context) {
+        self.released(released);
+    }
+}
+
+impl Handler<Drain> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, drain: Drain, _: &mut Self::Context) {
+        if self.draining.is_none() {
+            self.draining = Some(drain.until);
+        }
+        self.drain(clock::mono());
+    }
+}
+
+impl Handler<GetStatus> for DaemonActor {
+    type Result = MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
+        let routes = self.routes.iter().enumerate().map(|(index, route)| RouteStatus {
+            slots: self.slots.iter().filter(|s| s.route == index).map(Slot::status).collect(),
+            ..route.status()
+        });
+        MessageResult(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started_at: self.started,
+            draining: self.draining.is_some(),
+            routes: routes.collect(),
+            stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
+                + self.stranded_helpers.count(),
+            ..Status::default()
+        })
+    }
+}
+
+impl Handler<GetIncidents> for DaemonActor {
+    type Result = MessageResult<GetIncidents>;
+
+    fn handle(&mut self, _: GetIncidents, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.incidents.iter().rev().cloned().collect())
+    }
+}

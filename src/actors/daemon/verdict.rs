@@ -1,0 +1,215 @@
+//! The end of a task, in its order (S1.4): evidence, local fence, quarantine, restart through the
+//! gate, the file back as in doubt. The remote fence is the successor's first work on that name.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use slog::{error, warn};
+
+use super::slots::{Running, RunningKind};
+use super::work::Due;
+use super::{DaemonActor, INCIDENTS, Unsent};
+use crate::actors::messages::{Released, Strand};
+use crate::clock::{self, Mono};
+use crate::core::journey::Stage;
+use crate::core::names::{AttemptResult, Cause};
+use crate::core::stall;
+use crate::core::vouch::{Sample, Socket, tcp};
+use crate::log;
+use crate::report::{Incident, QuarantineReport, SocketReport, ThreadReport};
+use crate::sys::fence::Pair;
+use crate::sys::{socket, thread};
+
+impl DaemonActor {
+    /// Deadlock: the worker of this slot is ended, and everything goes on without it.
+    pub(super) fn convict(&mut self, index: usize, now: Mono) {
+        let slot = &self.slots[index];
+        let Some(handle) = slot.handle.clone() else { return };
+        // 1. Evidence.
+        let last = slot.samples.1.clone();
+        let cause = last.as_ref().map_or(Cause::Unknown, |last| {
+            stall::cause(slot.samples.0.as_ref(), last)
+        });
+        let silent = now.saturating_sub(slot.beat.last_good());
+        let route = self.routes[slot.route].config.name.clone();
+        let mut incident = self.record(index, cause, silent, last.as_ref());
+        error!(self.log, "deadlock found"; "route" => &route, "slot" => slot.number,
+            "epoch" => slot.epoch, "incident" => incident.id, "phase" => &incident.phase,
+            "cause" => cause.as_str(), "file" => &incident.file,
+            "silent_seconds" => silent.as_secs_f64(), "bytes_sent" => incident.bytes_sent,
+            "bytes_acked" => incident.bytes_acked,
+            "next" => "its sockets are put away and a fresh uploader goes on");
+        self.metrics.uploader_resets(&route, cause).inc();
+        self.metrics.detection(cause).observe(silent.as_secs_f64());
+        // 2. Local fence: from here on the kernel refuses the old worker's every byte.
+        let Pair { control, data } = handle.fence.end();
+        place(&mut incident.control, &control);
+        place(&mut incident.data, &data);
+        let pair = Pair { control: connected(control), data: connected(data) };
+        // 4. Quarantine.
+        let held = pair.control.is_some() || pair.data.is_some();
+        let id = incident.id;
+        let target = match &slot.job {
+            Some(Running { kind: RunningKind::Upload { path, .. }, .. }) => Some(Arc::clone(path)),
+            _ => None,
+        };
+        if held {
+            self.unsent.push_back(Unsent::Strand(Strand {
+                incident: id,
+                route: route.as_str().into(),
+                destination: self.routes[slot.route].config.server.key(),
+                target,
+                pair,
+            }));
+        }
+        if self.incidents.len() >= INCIDENTS {
+            self.incidents.pop_front();
+        }
+        self.incidents.push_back(Incident {
+            quarantine: held.then(|| QuarantineReport {
+                entered: clock::unix(),
+                ..QuarantineReport::default()
+            }),
+            ..incident
+        });
+        // 5. Restart, through the gate.
+        self.detach(index, now);
+        warn!(self.log, "uploader reset"; "route" => &route, "slot" => self.slots[index].number,
+            "epoch" => self.slots[index].epoch, "cause" => cause.as_str(),
+            "next" => format!("a fresh worker in {:?}", self.slots[index].due.saturating_sub(now)));
+        // 6. The file goes back, in doubt.
+        let due = if held { Due::Release(id) } else { Due::At(now + self.config.quarantine.hold) };
+        self.metrics.upload_attempts(&route, AttemptResult::Reset).inc();
+        self.interrupted_job(index, now, due, Some(id));
+        self.flush();
+    }
+
+    /// Ends a worker without a verdict: its actor is gone.
+    pub(super) fn end_worker(&mut self, index: usize, now: Mono, why: &str) {
+        let route = self.routes[self.slots[index].route].config.name.clone();
+        if let Some(handle) = self.detach(index, now) {
+            handle.fence.end().reset();
+        }
+        warn!(self.log, "uploader reset"; "route" => &route, "slot" => self.slots[index].number,
+            "epoch" => self.slots[index].epoch, "error" => why,
+            "next" => format!("a fresh worker in {:?}", self.slots[index].due.saturating_sub(now)));
+        let due = Due::At(now + self.config.quarantine.hold);
+        if self.slots[index].job.is_some() {
+            self.metrics.upload_attempts(&route, AttemptResult::Reset).inc();
+        }
+        self.interrupted_job(index, now, due, None);
+    }
+
+    /// The job of an ended worker: its file waits, and what was begun is in doubt.
+    fn interrupted_job(&mut self, index: usize, now: Mono, due: Due, incident: Option<u64>) {
+        let route = self.slots[index].route;
+        match self.slots[index].job.take().map(|job| job.kind) {
+            None => {}
+            Some(RunningKind::Sweep { temps }) => {
+                for temp in temps {
+                    self.routes[route].sweep_later(temp, due);
+                }
+            }
+            Some(RunningKind::Upload { path, attempt }) => {
+                if attempt.stage() != Stage::Opened {
+                    self.routes[route].sweep_later(attempt.temp.clone(), due);
+                }
+                self.retry(route, &path, Some(attempt), incident, now, "the upload was ended");
+            }
+        }
+    }
+
+    fn record(
+        &mut self,
+        index: usize,
+        cause: Cause,
+        silent: Mono,
+        last: Option<&Sample>,
+    ) -> Incident {
+        self.incident += 1;
+        let slot = &self.slots[index];
+        let file = match &slot.job {
+            Some(Running { kind: RunningKind::Upload { path, .. }, .. }) => {
+                Some(log::escape(path).into_owned())
+            }
+            _ => None,
+        };
+        let thread = slot.handle.as_ref().and_then(|h| thread::facts(h.fence.thread()));
+        let at = clock::unix();
+        Incident {
+            id: self.incident,
+            route: self.routes[slot.route].config.name.clone(),
+            slot: slot.number,
+            epoch: slot.epoch,
+            file,
+            phase: slot.handle.as_ref().map_or("none", |h| h.phase().as_str()).into(),
+            cause: cause.as_str().into(),
+            last_sign_of_life: at - silent.as_secs_f64(),
+            detected_at: at,
+            recovered_at: None,
+            bytes_sent: slot.handle.as_ref().map_or(0, |h| h.bytes()),
+            bytes_acked: last.and_then(|s| s.data).map_or(0, |d| d.acked),
+            control: last.and_then(|s| s.control).map(|s| shown(&s)),
+            data: last.and_then(|s| s.data).map(|s| shown(&s)),
+            thread: thread.map(|t| ThreadReport {
+                state: t.state.to_string(),
+                syscall: t.syscall,
+                wait_channel: t.wait_channel,
+                cpu_seconds: t.cpu_ms as f64 / 1000.0,
+            }),
+            quarantine: None,
+        }
+    }
+
+    /// A stranded pair left the quarantine.
+    pub(super) fn released(&mut self, released: Released) {
+        let entry = self.incidents.iter_mut().find(|i| i.id == released.incident);
+        if let Some(incident) = entry {
+            incident.quarantine = Some(released.report);
+        }
+        for route in &mut self.routes {
+            route.release_sweeps(released.incident);
+        }
+    }
+
+    /// The file of an incident was delivered after all.
+    pub(super) fn recovered(&mut self, id: u64) {
+        let Some(incident) = self.incidents.iter_mut().find(|i| i.id == id) else { return };
+        let now = clock::unix();
+        incident.recovered_at = Some(now);
+        let cause = Cause::ALL.iter().find(|c| c.as_str() == incident.cause);
+        if let Some(cause) = cause {
+            self.metrics.recovery(*cause).observe(now - incident.detected_at);
+        }
+    }
+}
+
+/// A socket that is still connecting is closed, not held: it has nothing that could be stranded.
+fn connected(fd: Option<OwnedFd>) -> Option<OwnedFd> {
+    fd.filter(|fd| {
+        socket::sample(fd.as_fd()).is_some_and(|s| s.state != tcp::SYN_SENT && s.state != tcp::CLOSE)
+    })
+}
+
+/// Adds the addresses, which a sample does not hold.
+fn place(report: &mut Option<SocketReport>, fd: &Option<OwnedFd>) {
+    if let (Some(report), Some(fd)) = (report, fd) {
+        let (local, peer) = socket::addresses(fd.as_fd());
+        report.local = local.map(|a| a.to_string());
+        report.peer = peer.map(|a| a.to_string());
+    }
+}
+
+fn shown(socket: &Socket) -> SocketReport {
+    SocketReport {
+        local: None,
+        peer: None,
+        state: tcp::name(socket.state).into(),
+        unsent: socket.unsent,
+        unacked: socket.unacked,
+        retransmits: socket.retransmits.into(),
+        probes: socket.probes.into(),
+        rtt: f64::from(socket.rtt_us) / 1e6,
+        last_data_received_ago: f64::from(socket.last_received_ms) / 1e3,
+    }
+}
