@@ -2,7 +2,9 @@
 //! The modules stand in the order of their dependencies: each may use only those above it,
 //! and siblings within a line do not use each other (held by `tests/tidy.rs`).
 
+pub mod actors;
 pub mod clock;
-pub mod report;
 pub mod config;
+pub mod report;
 pub mod spool;
+pub mod sys;
