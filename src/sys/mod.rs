@@ -3,5 +3,6 @@
 #![allow(unsafe_code)]
 
 pub mod fence;
+pub mod file;
 pub mod socket;
 pub mod thread;

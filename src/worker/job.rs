@@ -221,6 +221,10 @@ fn deliver(
     upload: &Upload,
 ) -> std::result::Result<(Option<Stamp>, u64), Trouble> {
     let target: &str = &upload.path;
+    if let Some(done) = upload.doubts.iter().find(|a| a.stage() == Stage::Published) {
+        // Its 250 was read after all: nothing is asked of the server.
+        return Ok((done.source(), 0));
+    }
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
         let session = ensure(setup, session)?;
         match ftp::resolve(session, &upload.doubts, &upload.attempt, target)? {
