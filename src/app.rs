@@ -2,18 +2,15 @@
 //! locks and the timer thread; it decides nothing.
 
 use std::future::Future;
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter, Context, Recipient};
+use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Recipient};
 use slog::{Logger, error, info, warn};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::actors::collector::{self, CollectorActor, RouteSpool};
 use crate::actors::daemon::{DaemonActor, Over, Parts, Peers};
@@ -26,7 +23,7 @@ use crate::http::{self, Answer, Health, Source, Unavailable};
 use crate::metrics::Metrics;
 use crate::report::{Incident, Status};
 use crate::spool::Clock;
-use crate::spool::lock::FolderLock;
+use crate::spool::lock::{FolderLock, LockError};
 use crate::sys::fence;
 use crate::token;
 
@@ -64,7 +61,7 @@ pub async fn run(
         let dir = config.state_dir.display();
         format!("cannot make the state folder {dir}: {e}; make it or set state.dir to another")
     })?;
-    let _state = FolderLock::acquire(&config.state_dir, "state folder").map_err(|e| e.to_string())?;
+    let _state = FolderLock::acquire(&config.state_dir, "state folder").map_err(|e| crate::log::chain(&e))?;
     let agent = agent_id(&config.state_dir)?;
     let mut routes = Vec::new();
     for route in config.routes.values() {
@@ -72,7 +69,7 @@ pub async fn run(
         // else owns is a mistake that waiting does not mend.
         let lock = match FolderLock::acquire(&route.spool, "spool") {
             Ok(lock) => Some(lock),
-            Err(e) if e.is_held() => return Err(e.to_string()),
+            Err(e @ LockError::Held { .. }) => return Err(e.to_string()),
             Err(_) => None,
         };
         routes.push(RouteSpool { route: Arc::clone(route), lock });
@@ -104,9 +101,12 @@ struct Service {
     quarantine: Addr<SocketQuarantineActor>,
     collector: Addr<CollectorActor>,
     turned: Arc<AtomicU64>,
+    problems: watch::Receiver<Vec<String>>,
     over: oneshot::Receiver<Over>,
     _timer: Timer,
 }
+
+type Actors = (Addr<DaemonActor>, Addr<SocketQuarantineActor>, Addr<CollectorActor>);
 
 impl Service {
     fn start(
@@ -117,13 +117,8 @@ impl Service {
         log: &Logger,
     ) -> Result<Self, String> {
         let (tell, over) = oneshot::channel();
+        let (problems_in, problems) = watch::channel(Vec::new());
         let turned = Arc::new(AtomicU64::new(clock::mono().as_millis() as u64));
-        // The actors need each other's addresses: made by hand, the daemon's comes first.
-        let context = Context::<DaemonActor>::new();
-        drop(context);
-        let (daemon_in, daemon_out) = mpsc::channel();
-        let arbiter = Arbiter::new();
-        let (peers_in, peers_out) = mpsc::channel::<Peers>();
         let parts = {
             let (config, metrics, log) = (Arc::clone(config), metrics.clone(), log.clone());
             let turned = Arc::clone(&turned);
@@ -134,10 +129,227 @@ impl Service {
                 metrics,
                 log,
                 turned,
+                problems: problems_in,
                 over: Box::new(move |how| drop(tell.send(how))),
             }
         };
-        let _ = (daemon_in, daemon_out, peers_in, peers_out, parts, arbiter, routes, over);
-        Err(String::new())
+        let limits = limits(config);
+        let (metrics, log) = (metrics.clone(), log.clone());
+        let (made_in, made) = mpsc::sync_channel(1);
+        // The three need each other's addresses: they are made where the daemon's context is.
+        Arbiter::new().spawn_fn(move || {
+            drop(made_in.send(make(limits, routes, parts, metrics, &log)));
+        });
+        let gone = |_| "the daemon's event loop did not start".to_owned();
+        let (daemon, quarantine, collector) = made.recv().map_err(gone)??;
+        let period = config.heartbeat.interval.min(TICK_MAX);
+        let ticked = vec![daemon.clone().recipient(), quarantine.clone().recipient()];
+        let timer = Timer::start(period, ticked)
+            .map_err(|e| format!("cannot start the timer thread: {e}"))?;
+        Ok(Self { daemon, quarantine, collector, turned, problems, over, _timer: timer })
+    }
+
+    fn view(&self) -> View {
+        View {
+            daemon: self.daemon.clone(),
+            quarantine: self.quarantine.clone(),
+            turned: Arc::clone(&self.turned),
+            problems: self.problems.clone(),
+        }
+    }
+
+    /// Waits for the signal, drains; or learns that the daemon cannot go on.
+    async fn until_over(
+        &mut self,
+        config: &Config,
+        stop: impl Future<Output = ()>,
+        log: &Logger,
+    ) -> End {
+        // A dropped sender is a daemon that is gone: the smaller remedy is used up.
+        let ended = |over: Result<Over, _>| match over {
+            Ok(Over::Drained) => End::Done,
+            Ok(Over::Escalated) | Err(_) => End::Escalated,
+        };
+        tokio::select! {
+            over = &mut self.over => return ended(over),
+            () = stop => {}
+        }
+        let grace = config.shutdown_grace;
+        info!(log, "draining"; "grace_seconds" => grace.as_secs_f64(),
+            "next" => "what is in work is finished, nothing new is begun");
+        // An eighth is left for the quarantine, the threads and the last log lines.
+        let until = clock::mono() + grace * 7 / 8;
+        if self.daemon.send(Drain { until }).await.is_err() {
+            return End::Escalated;
+        }
+        match actix_rt::time::timeout(grace + CLOSE_BOUND, &mut self.over).await {
+            Ok(over) => ended(over),
+            Err(_) => {
+                error!(log, "draining did not end"; "next" => "the process ends without it");
+                End::Escalated
+            }
+        }
+    }
+
+    async fn close(self, log: &Logger) {
+        if self.quarantine.send(Close).timeout(CLOSE_BOUND).await.is_err() {
+            warn!(log, "the quarantine does not answer"; "next" => "the kernel closes its sockets");
+        }
+        match self.collector.send(collector::Shutdown).timeout(CLOSE_BOUND).await {
+            Ok(true) => {}
+            Ok(false) | Err(_) => {
+                warn!(log, "a spool's thread cannot end"; "next" => "the process ends without it");
+            }
+        }
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let quarantine = &config.quarantine;
+    Limits {
+        capacity: quarantine.capacity,
+        per_destination: quarantine.per_destination,
+        hold: quarantine.hold,
+        max_send_bytes: quarantine.max_send_bytes,
+    }
+}
+
+fn make(
+    limits: Limits,
+    routes: Vec<RouteSpool>,
+    parts: impl FnOnce(Peers) -> Parts,
+    metrics: Metrics,
+    log: &Logger,
+) -> Result<Actors, String> {
+    let context = Context::<DaemonActor>::new();
+    let daemon = context.address();
+    let told = collector::Daemon {
+        found: daemon.clone().recipient(),
+        state: daemon.clone().recipient(),
+        finished: daemon.clone().recipient(),
+    };
+    let collector = CollectorActor::new(&told, routes, log, Clock::system())
+        .map_err(|e| format!("cannot watch the spools: {e}"))?;
+    let collector = CollectorActor::start_in_arbiter(&Arbiter::new().handle(), |_| collector);
+    let (released, own_log) = (daemon.clone().recipient(), log.clone());
+    let quarantine =
+        SocketQuarantineActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+            SocketQuarantineActor::new(limits, released, metrics, own_log)
+        });
+    let peers = Peers {
+        strand: quarantine.clone().recipient(),
+        seats: quarantine.clone().recipient(),
+        want: collector.clone().recipient(),
+        finish: collector.clone().recipient(),
+        forget: collector.clone().recipient(),
+    };
+    context.run(DaemonActor::new(parts(peers)));
+    Ok((daemon, quarantine, collector))
+}
+
+/// The thread that says what time it is (S1.1). An actor's own timers starve under a flood of
+/// messages and fire in bursts after a block; a message that carries its time does neither harm.
+struct Timer {
+    stop: mpsc::Sender<()>,
+}
+
+impl Timer {
+    fn start(period: Duration, told: Vec<Recipient<Tick>>) -> std::io::Result<Self> {
+        let (stop, stopped) = mpsc::channel();
+        std::thread::Builder::new().name("timer".into()).spawn(move || {
+            let mut scheduled = clock::mono();
+            loop {
+                scheduled += period;
+                let now = clock::mono();
+                if now > scheduled + period {
+                    // Suspended or starved: the ticks in between are gone, not made up for.
+                    scheduled = now;
+                }
+                match stopped.recv_timeout(scheduled.saturating_sub(now)) {
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    _ => return,
+                }
+                for recipient in &told {
+                    // A full mailbox has older ticks in it; a closed one is seen by the app.
+                    let _ = recipient.try_send(Tick { scheduled });
+                }
+            }
+        })?;
+        Ok(Self { stop })
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // The thread may have ended already.
+        let _ = self.stop.send(());
+    }
+}
+
+/// What the HTTP side sees.
+struct View {
+    daemon: Addr<DaemonActor>,
+    quarantine: Addr<SocketQuarantineActor>,
+    turned: Arc<AtomicU64>,
+    problems: watch::Receiver<Vec<String>>,
+}
+
+impl Source for View {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async {
+            let gone = |e: actix::MailboxError| Unavailable(e.to_string());
+            let mut status = self.daemon.send(GetStatus).await.map_err(gone)?;
+            status.quarantine = self.quarantine.send(Snapshot).await.map_err(gone)?;
+            Ok(status)
+        })
+    }
+
+    fn incidents(&self) -> Answer<'_, Vec<Incident>> {
+        Box::pin(async {
+            self.daemon.send(GetIncidents).await.map_err(|e| Unavailable(e.to_string()))
+        })
+    }
+
+    fn incident(&self, id: u64) -> Answer<'_, Option<Incident>> {
+        Box::pin(async move {
+            Ok(self.incidents().await?.into_iter().find(|incident| incident.id == id))
+        })
+    }
+
+    fn healthy(&self) -> Health {
+        let turned = Duration::from_millis(self.turned.load(SeqCst));
+        let silent = clock::mono().saturating_sub(turned);
+        if silent < STUCK { Health::Turning } else { Health::Stuck { silent } }
+    }
+
+    fn ready(&self) -> Vec<String> {
+        self.problems.borrow().clone()
+    }
+}
+
+/// This installation's id in temp names: kept in the state folder, made at the first start.
+fn agent_id(state: &Path) -> Result<String, String> {
+    let path = state.join("agent");
+    let fail = |what: &str, e: std::io::Error| {
+        format!("cannot {what} {}: {e}; give this user the right to, or set state.dir", path.display())
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            let id = text.trim();
+            let sound = id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit());
+            if sound {
+                return Ok(id.to_owned());
+            }
+            Err(format!("{} holds no agent id (8 hexadecimal digits); move it away and a new one \
+                is made", path.display()))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let id = token::new()[..8].to_owned();
+            let fresh = state.join("agent.new");
+            std::fs::write(&fresh, &id).map_err(|e| fail("write", e))?;
+            std::fs::rename(&fresh, &path).map_err(|e| fail("write", e))?;
+            Ok(id)
+        }
+        Err(e) => Err(fail("read", e)),
     }
 }

@@ -2,6 +2,7 @@
 //! has its own file; wrong usage and wrong configuration end with 2 before anything is touched.
 
 mod check;
+mod run;
 
 use crate::config::{self, Loaded, Sources};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -9,6 +10,10 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The work failed.
+pub const EXIT_FAILED: u8 = 1;
+/// The service cannot heal itself: restart it.
+pub const EXIT_ESCALATED: u8 = 70;
 /// Wrong usage or configuration; nothing was touched.
 pub const EXIT_USAGE: u8 = 2;
 
@@ -49,6 +54,7 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Arguments),
+    Run(run::Arguments),
 }
 
 /// The argument that names the configuration file.
@@ -79,6 +85,7 @@ pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     match command {
         Command::Check(arguments) => check::main(global, arguments),
+        Command::Run(arguments) => run::main(global, arguments),
     }
 }
 

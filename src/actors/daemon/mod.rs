@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, MessageResult, Recipient};
 use slog::{Logger, error, info, warn};
+use tokio::sync::watch;
 
 use self::slots::Slot;
 use self::work::RouteState;
@@ -99,6 +100,7 @@ pub struct DaemonActor {
     retired: bool,
     escalating: bool,
     turned: Arc<AtomicU64>,
+    problems: watch::Sender<Vec<String>>,
     started: f64,
     over: Option<Box<dyn FnOnce(Over) + Send>>,
 }
@@ -117,6 +119,8 @@ pub struct Parts {
     pub log: Logger,
     /// Milliseconds of the monotonic clock at the last Tick: whether the loop turns.
     pub turned: Arc<AtomicU64>,
+    /// Told of the reasons for which the spools cannot be used.
+    pub problems: watch::Sender<Vec<String>>,
     /// Called once, when the service is over.
     pub over: Box<dyn FnOnce(Over) + Send>,
 }
@@ -145,6 +149,7 @@ impl DaemonActor {
             retired: false,
             escalating: false,
             turned: parts.turned,
+            problems: parts.problems,
             started: clock::unix(),
             over: Some(parts.over),
         }

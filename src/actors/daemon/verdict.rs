@@ -23,6 +23,7 @@ use crate::sys::{socket, thread};
 impl DaemonActor {
     /// Deadlock: the worker of this slot is ended, and everything goes on without it.
     pub(super) fn convict(&mut self, index: usize, now: Mono) {
+        self.incident += 1;
         let slot = &self.slots[index];
         let Some(handle) = slot.handle.clone() else { return };
         // 1. Evidence.
@@ -120,13 +121,12 @@ impl DaemonActor {
     }
 
     fn record(
-        &mut self,
+        &self,
         index: usize,
         cause: Cause,
         silent: Mono,
         last: Option<&Sample>,
     ) -> Incident {
-        self.incident += 1;
         let slot = &self.slots[index];
         let file = match &slot.job {
             Some(Running { kind: RunningKind::Upload { path, .. }, .. }) => {

@@ -198,14 +198,12 @@ impl DaemonActor {
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
         self.routes[index].problem = state.problem;
-    }
-
-    /// Reasons for which the spools cannot be used.
-    pub(super) fn problems(&self) -> Vec<String> {
         let named = |r: &RouteState| {
             r.problem.as_ref().map(|p| format!("route {}: {p}", r.config.name))
         };
-        self.routes.iter().filter_map(named).collect()
+        let problems = self.routes.iter().filter_map(named).collect();
+        // Nobody may be listening any more.
+        self.problems.send_replace(problems);
     }
 
     fn forget(&mut self, index: usize, path: &str) {

@@ -1,0 +1,92 @@
+//! `ftpulse run`: the service, until SIGTERM or SIGINT (drained: exit 0) or until it cannot heal
+//! itself (exit 70). A second signal ends it at once (128 + n).
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::Args;
+use slog::{info, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{ConfigFile, EXIT_ESCALATED, EXIT_FAILED, Global};
+use crate::app::{self, End};
+use crate::config::Config;
+use crate::log;
+use crate::metrics::Metrics;
+
+/// Run the service: watch the spools, deliver what appears in them, never stay stuck.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  FTPULSE__ROUTES__MAIN__SPOOL=/spool \\
+  FTPULSE__ROUTES__MAIN__SERVER=ftp://user@ftp.example.net/incoming \\
+  FTPULSE__ROUTES__MAIN__PASSWORD_FILE=/run/secrets/ftp \\
+  ftpulse run")]
+pub struct Arguments {
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Runs the subcommand.
+pub fn main(global: Global, arguments: Arguments) -> ExitCode {
+    match arguments.file.load() {
+        Ok(mut loaded) => {
+            loaded.config.log.level = global.level(loaded.config.log.level);
+            serve(loaded.config, &loaded.warnings)
+        }
+        Err(code) => code,
+    }
+}
+
+/// The metrics of a service with this configuration.
+pub fn metrics_of(config: &Config) -> Metrics {
+    let routes: Vec<&str> = config.routes.keys().map(String::as_str).collect();
+    let revision = option_env!("FTPULSE_REVISION").unwrap_or("unknown");
+    Metrics::new(&routes, env!("CARGO_PKG_VERSION"), revision)
+}
+
+fn serve(config: Config, warnings: &[String]) -> ExitCode {
+    let metrics = metrics_of(&config);
+    let (logger, guard) = log::logger(&config.log, metrics.log_dropped().clone());
+    log::log_panics(&logger);
+    for warning in warnings {
+        warn!(logger, "configuration"; "error" => warning, "next" => "the service goes on with it");
+    }
+    info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"),
+        "routes" => config.routes.len(), "next" => "folders are locked and watched");
+    let ended = actix_rt::System::new().block_on(async {
+        let stop = signals().map_err(|e| format!("cannot listen to signals: {e}"))?;
+        app::run(config, metrics, logger.clone(), stop, |_| {}).await
+    });
+    let code = match ended {
+        Ok(End::Done) => 0,
+        Ok(End::Escalated) => EXIT_ESCALATED,
+        Err(error) => {
+            slog::crit!(logger, "the service cannot run"; "error" => error,
+                "next" => "it ends; nothing was touched");
+            EXIT_FAILED
+        }
+    };
+    drop(guard);
+    // Threads that cannot end (a hung disk, a look-up) must not hold the process.
+    std::process::exit(code.into());
+}
+
+/// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.
+pub fn signals() -> std::io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        either(&mut term, &mut int).await;
+        actix::spawn(async move {
+            let number = either(&mut term, &mut int).await;
+            std::process::exit(128 + number);
+        });
+    })
+}
+
+async fn either(term: &mut Signal, int: &mut Signal) -> i32 {
+    tokio::select! {
+        _ = term.recv() => libc::SIGTERM,
+        _ = int.recv() => libc::SIGINT,
+    }
+}
