@@ -3,6 +3,6 @@
 //! and siblings within a line do not use each other (held by `tests/tidy.rs`).
 
 pub mod clock;
-pub mod config;
 pub mod report;
+pub mod config;
 pub mod spool;

@@ -1,5 +1,6 @@
 //! The real FTP servers of the tests can do what the product asks of one: log in, extended
 //! passive mode, SIZE, a rename over an existing file, a listing.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

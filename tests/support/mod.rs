@@ -2,6 +2,7 @@
 //! Everything here waits for events with generous bounds, takes its ports and folders from the
 //! kernel, and leaves nothing behind, not even when the test process is killed.
 #![allow(dead_code)] // each test file uses its own part
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 pub mod http;
 pub mod process;

@@ -261,6 +261,12 @@ pub fn proftpd(place: &Place<'_>) -> Command {
     ];
     if is_root() {
         conf.push("User nobody\nGroup nogroup\nDefaultRoot ~".into());
+    } else {
+        conf.push(format!(
+            "User {}\nGroup {}",
+            own_name("-un"),
+            own_name("-gn")
+        ));
     }
     conf.extend(
         place
@@ -282,6 +288,12 @@ pub fn proftpd(place: &Place<'_>) -> Command {
         .arg(dir.join("proftpd.conf"));
     command.env("LD_LIBRARY_PATH", libraries());
     command
+}
+
+/// The name of this process's user (`-un`) or group (`-gn`).
+fn own_name(which: &str) -> String {
+    let id = Command::new("id").arg(which).output().unwrap();
+    String::from_utf8(id.stdout).unwrap().trim().into()
 }
 
 /// pure-ftpd. As built by Debian it runs for root only.

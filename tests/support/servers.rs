@@ -227,6 +227,7 @@ impl Server {
 }
 
 impl Drop for Server {
+    #[allow(clippy::print_stderr)]
     fn drop(&mut self) {
         self.process = None;
         if std::thread::panicking() {
