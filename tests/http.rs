@@ -1,7 +1,7 @@
 //! The HTTP side over real sockets: what answers, to whom, and that no client can hold it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/http.rs"]
+#[path = "support/raw_http.rs"]
 mod client;
 
 use std::collections::BTreeMap;
