@@ -18,5 +18,7 @@ pub fn mono() -> Mono {
 /// Wall-clock time as Unix seconds, for people and metrics; never for decisions.
 #[allow(clippy::disallowed_methods)]
 pub fn unix() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }

@@ -3,6 +3,8 @@
 //! and siblings within a line do not use each other (held by `tests/tidy.rs`).
 
 pub mod clock;
-pub mod report;
 pub mod config;
+#[cfg(feature = "lab")]
+pub mod lab;
+pub mod report;
 pub mod spool;
