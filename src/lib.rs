@@ -16,5 +16,7 @@ pub mod ftp;
 pub mod worker;
 pub mod actors;
 pub mod http;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod app;
 pub mod cli;

@@ -1,0 +1,24 @@
+//! The lab: a real FTP server over real loopback sockets whose faults are scripted.
+//! It owns its listener, one thread a session and the files below its root; it speaks correct
+//! FTP (passive mode, IPv4 loopback only) while no fault holds, and each fault strikes exactly
+//! where and as often as its script says. It refuses to listen anywhere but on loopback, to leave
+//! its root, and to leave a thread behind when it is dropped.
+
+mod commands;
+mod data;
+mod events;
+mod fault;
+mod fs;
+mod listing;
+mod paths;
+mod reply;
+mod script;
+mod server;
+mod session;
+mod transfer;
+mod wait;
+
+pub use events::{Counters, Event, Subscriber, TransferEnd};
+pub use fault::{Expected, Fault, Holds, Kind, Named, Step, UnknownFault, Until};
+pub use script::Script;
+pub use server::LabServer;

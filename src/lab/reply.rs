@@ -1,0 +1,151 @@
+//! Replies on the control connection, whole or spoiled: dripping, endless, garbage. A client that
+//! is gone is no error here: a real server that was stopped goes on executing what it holds.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::data::DataConn;
+use super::session::{End, Flow, Session};
+use super::wait::{Term, ended, wait};
+use crate::clock::mono;
+
+/// How the next reply is delivered.
+pub(super) enum Spoil {
+    Drip { every: Duration, term: Term },
+    Endless { term: Term },
+}
+
+/// Lines of an endless reply come at this distance: enough to keep a naive client busy for ever,
+/// too few to cost the machine anything.
+const ENDLESS_PAUSE: Duration = Duration::from_millis(50);
+
+/// No code, control characters, an escape sequence, bytes that are no UTF-8.
+const GARBAGE: &[u8] = b"\x1b[31m\x07\x00what is \xff\xfe this\x80?\r\n";
+
+impl Session {
+    /// Sends a reply of one line, in the manner that a fault has laid on it.
+    pub(super) fn reply(&mut self, code: u16, text: &str) -> Flow {
+        let line = format!("{code} {text}\r\n");
+        match self.spoil.take() {
+            None => self.send(line.as_bytes()),
+            Some(Spoil::Drip { every, term }) => self.drip(line.as_bytes(), every, &term),
+            Some(Spoil::Endless { term }) => {
+                self.endless(code, &term)?;
+                self.send(line.as_bytes())
+            }
+        }
+    }
+
+    pub(super) fn garbage(&mut self) -> Flow {
+        self.send(GARBAGE)
+    }
+
+    fn drip(&mut self, line: &[u8], every: Duration, term: &Term) -> Flow {
+        for (i, byte) in line.iter().enumerate() {
+            self.send(&[*byte])?;
+            if self.pause(every, term)? {
+                return self.send(&line[i + 1..]);
+            }
+        }
+        Ok(())
+    }
+
+    fn endless(&mut self, code: u16, term: &Term) -> Flow {
+        loop {
+            self.send(format!("{code}-One moment, there is more to say.\r\n").as_bytes())?;
+            if self.pause(ENDLESS_PAUSE, term)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits `time`; true when the term is over first. Ends when the client is gone.
+    fn pause(&mut self, time: Duration, term: &Term) -> Flow<bool> {
+        let end = mono() + time;
+        let first = term.deadline().map_or(end, |term| term.min(end));
+        let mut fds = vec![self.shared.stop.watch()];
+        fds.push(PollFd::new(&self.control, PollFlags::RDHUP));
+        fds.extend(term.watch());
+        wait(&mut fds, Some(first))?;
+        let gone = ended(fds[1].revents());
+        if self.shared.stop.is_open() {
+            return Err(End::Stopped);
+        } else if gone || self.mute {
+            return Err(End::Gone);
+        }
+        Ok(term.over())
+    }
+
+    /// Holds the session still until the term is over: nothing is read from any socket, though
+    /// a reset of the data connection is seen. Without an end it lets go when the client has
+    /// closed the control connection.
+    pub(super) fn freeze(&mut self, term: &Term, mut data: Option<&mut DataConn>) -> Flow {
+        self.shared.hub.count(|counters| counters.frozen += 1);
+        let outcome = self.frozen(term, &mut data);
+        self.shared.hub.count(|counters| counters.frozen -= 1);
+        match outcome {
+            Ok(()) => self.publish_thawed(),
+            Err(_) => {
+                if let Some(data) = data {
+                    data.discard();
+                }
+            }
+        }
+        outcome
+    }
+
+    fn frozen(&self, term: &Term, data: &mut Option<&mut DataConn>) -> Flow {
+        loop {
+            let lets_go = matches!(term, Term::Forever);
+            let mut fds = vec![self.shared.stop.watch()];
+            if lets_go {
+                fds.push(PollFd::new(&self.control, PollFlags::RDHUP));
+            }
+            fds.extend(term.watch());
+            let watched = data.as_ref().and_then(|data| data.watch());
+            let watches_data = watched.is_some();
+            fds.extend(watched);
+            wait(&mut fds, term.deadline())?;
+            let gone = lets_go && ended(fds[1].revents());
+            let found = fds.last().map_or(PollFlags::empty(), PollFd::revents);
+            drop(fds);
+            if let (true, Some(data)) = (watches_data, data.as_mut()) {
+                data.note(found);
+            }
+            if self.shared.stop.is_open() {
+                return Err(End::Stopped);
+            } else if gone {
+                return Err(End::Gone);
+            } else if term.over() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends bytes. Once the client is gone they go nowhere, which is no error.
+    pub(super) fn send(&mut self, mut rest: &[u8]) -> Flow {
+        while !rest.is_empty() && !self.mute {
+            match (&self.control).write(rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => self.wait_writable()?,
+                    _ => self.mute = true,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_writable(&mut self) -> Flow {
+        let control = PollFd::new(&self.control, PollFlags::OUT);
+        wait(&mut [self.shared.stop.watch(), control], None)?;
+        if self.shared.stop.is_open() {
+            Err(End::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+}
