@@ -27,7 +27,7 @@ use crate::spool::lock::{FolderLock, LockError};
 use crate::sys::fence;
 use crate::token;
 
-/// Longest time between two Ticks; `heartbeat.interval` if that is shorter.
+/// Longest time between two Ticks.
 const TICK_MAX: Duration = Duration::from_millis(250);
 /// A daemon that has not turned for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -142,7 +142,7 @@ impl Service {
         });
         let gone = |_| "the daemon's event loop did not start".to_owned();
         let (daemon, quarantine, collector) = made.recv().map_err(gone)??;
-        let period = config.heartbeat.interval.min(TICK_MAX);
+        let period = tick_period(config.heartbeat.interval);
         let ticked = vec![daemon.clone().recipient(), quarantine.clone().recipient()];
         let timer = Timer::start(period, ticked)
             .map_err(|e| format!("cannot start the timer thread: {e}"))?;
@@ -202,6 +202,12 @@ impl Service {
             }
         }
     }
+}
+
+/// Ticks divide the interval, so that beats keep to it.
+fn tick_period(interval: Duration) -> Duration {
+    let parts = interval.as_millis().div_ceil(TICK_MAX.as_millis()).max(1);
+    interval / u32::try_from(parts).unwrap_or(u32::MAX)
 }
 
 fn limits(config: &Config) -> Limits {

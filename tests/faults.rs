@@ -64,3 +64,9 @@ fn every_fault_ends_with_the_file_delivered_once() {
     });
     assert!(failed.is_empty(), "{failed:?}");
 }
+#[test]
+fn scratch() {
+    let Ok(name) = std::env::var("FAULT") else { return };
+    let named = Fault::names().iter().find(|n| n.name == name).unwrap();
+    one(named);
+}

@@ -9,7 +9,7 @@ use super::names::Beat;
 /// When a slot is convicted.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Time between two Pings.
+    /// Time between two Pings; ticks divide it.
     pub interval: Mono,
     /// Missed beats in a row that are tolerated (N).
     pub misses: u32,
@@ -37,11 +37,17 @@ pub struct Heartbeat {
     epoch: u64,
     seq: u64,
     due: Mono,
+    ticked: Mono,
     sent_at: Mono,
     previous_sent_at: Mono,
     outstanding: bool,
     failures: u32,
+    /// Late rounds in a row.
     postponed: u32,
+    /// Whether the observer was away in this round.
+    away: bool,
+    /// Whether a miss that is found now counts for nothing, because the observer was away.
+    excused: bool,
     last_good: Mono,
 }
 
@@ -52,12 +58,15 @@ impl Heartbeat {
             policy,
             epoch,
             seq: 0,
-            due: now,
+            due: Mono::ZERO,
+            ticked: now,
             sent_at: now,
             previous_sent_at: now,
             outstanding: false,
             failures: 0,
             postponed: 0,
+            away: false,
+            excused: false,
             last_good: now,
         }
     }
@@ -87,7 +96,7 @@ impl Heartbeat {
                 self.failures = 0;
                 self.last_good = self.previous_sent_at;
             }
-            Beat::Missed if self.postponed > 0 => {}
+            Beat::Missed if self.excused => {}
             Beat::Missed => self.failures += 1,
         }
         Some(beat)
@@ -98,26 +107,28 @@ impl Heartbeat {
         self.failures > self.policy.misses
     }
 
-    /// Time goes on. `scheduled` is the time this tick was meant for, `now` when it is handled:
-    /// a tick that comes late shows itself. Ask `deadlocked` first: this does not.
+    /// Time goes on; called at least once an interval. `scheduled` is the time this tick was meant
+    /// for (Pings keep to that grid), `now` when it is handled: a late one shows itself.
     pub fn tick(&mut self, scheduled: Mono, now: Mono) -> Action {
+        // Ticks come at least once an interval: whoever saw none for longer was away (suspended,
+        // starved) and cannot say that the others were.
+        let gap = now.saturating_sub(self.ticked.min(now));
+        let late = gap > self.policy.interval + self.policy.interval / 2;
+        self.ticked = now;
+        self.away |= late;
         if scheduled < self.due {
             return Action::Wait;
         }
-        let late = now.saturating_sub(self.due) > self.policy.interval / 2;
-        if late && self.postponed < self.policy.misses {
-            // Whoever was away (suspended, starved) cannot say that the others were.
-            self.postponed += 1;
-        } else {
-            if !late {
-                self.postponed = 0;
-            }
-            if self.outstanding {
+        let excused = self.away && self.postponed < self.policy.misses;
+        self.postponed = if self.away { self.postponed.saturating_add(1) } else { 0 };
+        self.away = false;
+        // The beat that is judged next was still running while the observer was away.
+        self.excused = excused;
+        self.due = scheduled + self.policy.interval;
+        if self.outstanding {
+            if !excused {
                 self.failures += 1;
             }
-        }
-        self.due = if late { scheduled.max(now) } else { self.due } + self.policy.interval;
-        if self.outstanding {
             return Action::Unanswered;
         }
         self.seq += 1;

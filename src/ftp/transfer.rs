@@ -26,7 +26,7 @@ use crate::core::names::Phase;
 use crate::core::timers::Attempts;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::spool::Stamp;
-use crate::sys::fence::Which;
+use crate::sys::fence::{Which, Woken};
 use crate::sys::socket;
 
 /// Bytes given to the kernel in one call: a safe point comes after each.
@@ -324,18 +324,26 @@ fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(),
         end.map(|end| end.saturating_sub(clock::mono())),
     );
     let control = session.client.get_ref();
-    let mut look = LOOK_FIRST;
-    while socket::unacknowledged(socket.as_fd()) > 0 {
-        let readable = Some((control.as_fd(), PollFlags::IN));
-        let answered = handle
-            .wait(readable, Some(look))
-            .map_err(|e| Trouble::from_io(handle, "draining", &e))??;
-        if answered {
-            break;
+    let (mut look, mut left) = (LOOK_FIRST, u64::MAX);
+    loop {
+        let queued = socket::unacknowledged(socket.as_fd());
+        if queued == 0 {
+            return Ok(());
         }
-        look = (look * 2).min(LOOK_LAST);
+        if queued < left {
+            // Only progress is an answer here: this loop turns whether the peer lives or not.
+            handle.ack();
+            left = queued;
+        }
+        handle.check()?;
+        let readable = Some((control.as_fd(), PollFlags::IN));
+        match handle.fence.wait(readable, Some(look)) {
+            Ok(Woken::Ready) => return Ok(()),
+            Ok(Woken::Timeout) => look = (look * 2).min(LOOK_LAST),
+            Ok(Woken::Wake) => {}
+            Err(e) => return Err(Trouble::from_io(handle, "draining", &e)),
+        }
     }
-    Ok(())
 }
 
 /// Asks for the size of what the server has (RFC 3659 section 4): a 226 proves nothing.
