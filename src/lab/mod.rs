@@ -10,6 +10,7 @@ mod events;
 mod fault;
 mod fs;
 mod listing;
+mod names;
 mod paths;
 mod reply;
 mod script;
@@ -19,6 +20,7 @@ mod transfer;
 mod wait;
 
 pub use events::{Counters, Event, Subscriber, TransferEnd};
-pub use fault::{Expected, Fault, Holds, Kind, Named, Step, UnknownFault, Until};
+pub use fault::{Fault, Holds, Kind, Step, Until};
+pub use names::{Expected, Named, UnknownFault};
 pub use script::Script;
 pub use server::LabServer;

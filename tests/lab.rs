@@ -1,0 +1,1074 @@
+//! The lab server is correct FTP when healthy, and each of its faults strikes where it says, as
+//! often as it says, and ends as it says. The client is suppaftp, or a raw socket where a test
+//! must see each reply. Nothing here waits for time alone: it waits for the server's events.
+#![cfg(feature = "lab")]
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use ftpulse::clock::mono;
+use ftpulse::lab::{Event, Fault, Kind, LabServer, Script, Step, Subscriber, TransferEnd, Until};
+use socket2::SockRef;
+use suppaftp::types::FileType;
+use suppaftp::{FtpError, FtpStream, Mode, Status};
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Lab {
+    server: LabServer,
+    events: Subscriber,
+    dir: TempDir,
+}
+
+impl Lab {
+    fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = LabServer::start(dir.path(), Script::of(faults)).unwrap();
+        let events = server.events();
+        Self {
+            server,
+            events,
+            dir,
+        }
+    }
+
+    fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+        match self.events.wait_for(wanted, PATIENCE) {
+            Some(event) => event,
+            None => panic!(
+                "the event never came; these did: {:#?}",
+                self.events.drain()
+            ),
+        }
+    }
+
+    fn struck(&mut self, name: &str) -> u64 {
+        self.event(|e| matches!(e, Event::Struck { fault, .. } if fault.name() == name))
+            .session()
+    }
+
+    fn data_ended(&mut self) -> TransferEnd {
+        match self.event(|e| matches!(e, Event::DataEnded { .. })) {
+            Event::DataEnded { how, .. } => how,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn frozen(&self, n: usize) {
+        self.server
+            .wait_counters(|c| c.frozen == n, PATIENCE)
+            .expect("the session freezes");
+    }
+
+    fn client(&self) -> FtpStream {
+        let mut ftp = self.connect();
+        ftp.login(self.server.user(), self.server.password())
+            .unwrap();
+        ftp.transfer_type(FileType::Binary).unwrap();
+        ftp
+    }
+
+    fn connect(&self) -> FtpStream {
+        let mut ftp = FtpStream::connect(self.server.addr()).unwrap();
+        ftp.set_mode(Mode::ExtendedPassive);
+        ftp
+    }
+
+    fn raw(&self) -> Raw {
+        Raw::connect(self.server.addr())
+    }
+
+    fn logged_in(&self) -> Raw {
+        let mut raw = self.raw();
+        raw.expect(220);
+        raw.login();
+        raw
+    }
+
+    fn file(&self, path: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.dir.path().join(path)).ok()
+    }
+
+    fn put_file(&self, path: &str, content: &[u8]) {
+        std::fs::write(self.dir.path().join(path), content).unwrap();
+    }
+}
+
+/// A client that shows every reply.
+struct Raw {
+    stream: TcpStream,
+    replies: BufReader<TcpStream>,
+}
+
+impl Raw {
+    fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // What is said is on its way: a reset that follows does not throw it away unsent.
+        stream.set_nodelay(true).unwrap();
+        let replies = BufReader::new(stream.try_clone().unwrap());
+        Self { stream, replies }
+    }
+
+    fn say(&mut self, line: &str) {
+        self.stream
+            .write_all(format!("{line}\r\n").as_bytes())
+            .unwrap();
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = Vec::new();
+        self.replies.read_until(b'\n', &mut line).unwrap();
+        String::from_utf8_lossy(&line).trim_end().to_owned()
+    }
+
+    fn expect(&mut self, code: u16) -> String {
+        let line = self.line();
+        assert!(
+            line.starts_with(&code.to_string()),
+            "expected {code}, got {line:?}"
+        );
+        line
+    }
+
+    fn ask(&mut self, line: &str, code: u16) -> String {
+        self.say(line);
+        self.expect(code)
+    }
+
+    fn login(&mut self) {
+        self.ask("USER lab", 331);
+        self.ask("PASS lab", 230);
+    }
+
+    fn epsv(&mut self) -> u16 {
+        let reply = self.ask("EPSV", 229);
+        reply.split('|').nth(3).unwrap().parse().unwrap()
+    }
+
+    fn data(&mut self) -> TcpStream {
+        let port = self.epsv();
+        let data = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        data.set_read_timeout(Some(PATIENCE)).unwrap();
+        data
+    }
+
+    /// EPSV, connect, STOR up to its 150.
+    fn stor(&mut self, path: &str) -> TcpStream {
+        let data = self.data();
+        self.ask(&format!("STOR {path}"), 150);
+        data
+    }
+
+    fn put(&mut self, path: &str, content: &[u8]) {
+        let mut data = self.stor(path);
+        data.write_all(content).unwrap();
+        drop(data);
+        self.expect(226);
+    }
+
+    /// Nothing has come and the connection stands.
+    fn is_silent(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let found = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        self.replies.buffer().is_empty()
+            && found.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// Closes with a reset.
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+}
+
+/// Writes until the kernel takes no more; how much it took.
+fn stuff(data: &TcpStream, content: &[u8]) -> usize {
+    data.set_write_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let mut sent = 0;
+    while sent < content.len() {
+        match (&*data).write(&content[sent..]) {
+            Ok(n) => sent += n,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return sent,
+            Err(e) => panic!("after {sent} bytes: {e}"),
+        }
+    }
+    sent
+}
+
+fn bytes(n: usize) -> Vec<u8> {
+    (0..n).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+fn code(error: FtpError) -> Status {
+    match error {
+        FtpError::UnexpectedResponse(response) => response.status,
+        other => panic!("not a reply: {other:?}"),
+    }
+}
+
+// ---------------------------------------------------------------- healthy
+
+#[test]
+fn a_healthy_server_stores_and_returns_files_of_any_name_and_size() {
+    let mut lab = Lab::new([]);
+    let mut ftp = lab.client();
+    let long = "n".repeat(255);
+    for (name, size) in [
+        ("plain.bin", 1 << 20),
+        ("empty", 0),
+        ("two words  .txt", 10),
+        ("-dash", 1),
+        ("späße-日本語", 70_000),
+        (" leading", 5),
+        ("quote\"d", 5),
+        (long.as_str(), 3),
+    ] {
+        let content = bytes(size);
+        ftp.put_file(name, &mut content.as_slice()).unwrap();
+        assert_eq!(
+            lab.file(name).as_deref(),
+            Some(content.as_slice()),
+            "{name}"
+        );
+        assert_eq!(ftp.size(name).unwrap(), size);
+        assert_eq!(
+            ftp.retr_as_buffer(name).unwrap().into_inner(),
+            content,
+            "{name}"
+        );
+        let stored = lab.event(|e| matches!(e, Event::Stored { .. }));
+        let path = format!("/{name}");
+        assert!(matches!(stored, Event::Stored { path: p, bytes, .. }
+            if p == path && bytes == size as u64));
+    }
+    assert!(ftp.mdtm("plain.bin").is_ok());
+    ftp.quit().unwrap();
+    lab.event(|e| matches!(e, Event::Ended { .. }));
+    let counters = lab.server.counters();
+    assert_eq!(
+        (counters.stored, counters.stor_count, counters.sessions_open),
+        (8, 8, 0)
+    );
+}
+
+#[test]
+fn folders_are_made_entered_listed_and_removed() {
+    let lab = Lab::new([]);
+    let mut ftp = lab.client();
+    assert_eq!(ftp.pwd().unwrap(), "/");
+    ftp.mkdir("in").unwrap();
+    assert_eq!(code(ftp.mkdir("in").unwrap_err()), Status::FileUnavailable);
+    ftp.cwd("in").unwrap();
+    assert_eq!(ftp.pwd().unwrap(), "/in");
+    ftp.put_file("a b", &mut &b"12345"[..]).unwrap();
+    ftp.mkdir("sub").unwrap();
+    assert_eq!(ftp.nlst(None).unwrap(), ["a b", "sub"]);
+    let list = ftp.list(Some("/in")).unwrap();
+    let file = suppaftp::list::ListParser::parse_posix(&list[0]).unwrap();
+    assert_eq!((file.name(), file.size()), ("a b", 5));
+    let mlsd = ftp.mlsd(None).unwrap();
+    let file = suppaftp::list::ListParser::parse_mlsd(&mlsd[0]).unwrap();
+    assert_eq!((file.name(), file.size(), file.is_file()), ("a b", 5, true));
+    assert!(ftp.mlst(Some("a b")).unwrap().contains("size=5"));
+    assert!(ftp.feat().unwrap().contains_key("EPSV"));
+    ftp.rmdir("sub").unwrap();
+    ftp.rm("a b").unwrap();
+    ftp.cdup().unwrap();
+    ftp.rmdir("in").unwrap();
+    assert!(ftp.nlst(None).unwrap().is_empty());
+    ftp.opts("UTF8", Some("ON")).unwrap();
+    ftp.noop().unwrap();
+}
+
+#[test]
+fn a_rename_replaces_and_a_partial_file_is_visible_while_it_arrives() {
+    let mut lab = Lab::new([]);
+    lab.put_file("final", b"old");
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("temp");
+    lab.event(|e| matches!(e, Event::Storing { .. }));
+    assert_eq!(lab.file("temp").unwrap(), b"");
+    data.write_all(b"new").unwrap();
+    drop(data);
+    raw.expect(226);
+    raw.ask("RNFR temp", 350);
+    raw.ask("RNTO final", 250);
+    let renamed = lab.event(|e| matches!(e, Event::Renamed { .. }));
+    let session = renamed.session();
+    let (from, to) = ("/temp".into(), "/final".into());
+    assert_eq!(renamed, Event::Renamed { session, from, to });
+    assert_eq!(lab.file("final").unwrap(), b"new");
+    assert_eq!(lab.file("temp"), None);
+    raw.ask("RNFR temp", 550);
+    raw.ask("RNTO final", 503);
+    raw.ask("APPE final", 502);
+    raw.ask("NONSENSE", 502);
+}
+
+#[test]
+fn an_upload_resumes_at_the_position_of_rest_without_losing_what_stood_before() {
+    let lab = Lab::new([]);
+    lab.put_file("f", b"0123456789");
+    let mut raw = lab.logged_in();
+    raw.ask("REST 8", 350);
+    raw.put("f", b"ABCD");
+    assert_eq!(lab.file("f").unwrap(), b"01234567ABCD");
+    raw.put("f", b"x");
+    assert_eq!(lab.file("f").unwrap(), b"x");
+}
+
+#[test]
+fn no_path_leads_out_of_the_root() {
+    let lab = Lab::new([]);
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("secret"), b"s").unwrap();
+    std::os::unix::fs::symlink(outside.path(), lab.dir.path().join("link")).unwrap();
+    let mut raw = lab.logged_in();
+    for path in ["link/secret", "/../../../../etc/passwd", "link"] {
+        raw.ask(&format!("SIZE {path}"), 550);
+    }
+    let data = raw.data();
+    raw.ask("STOR link/new", 553);
+    raw.ask("DELE link/secret", 550);
+    raw.ask("CWD link", 550);
+    drop(data);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn without_login_and_with_a_wrong_password_nothing_is_served() {
+    let mut lab = Lab::new([]);
+    let mut raw = lab.raw();
+    raw.expect(220);
+    raw.ask("PWD", 530);
+    raw.ask("USER lab", 331);
+    raw.ask("PASS secret", 530);
+    raw.ask("STOR x", 530);
+    assert!(
+        lab.events
+            .drain()
+            .iter()
+            .all(|e| !format!("{e:?}").contains("secret"))
+    );
+}
+
+#[test]
+fn two_hundred_sessions_upload_at_once() {
+    let lab = Lab::new([]);
+    let content = bytes(50_000);
+    let mut clients: Vec<_> = (0..200).map(|_| lab.logged_in()).collect();
+    let transfers: Vec<_> = clients
+        .iter_mut()
+        .enumerate()
+        .map(|(i, raw)| raw.stor(&format!("f{i}")))
+        .collect();
+    let counters = lab.server.counters();
+    assert_eq!((counters.sessions_open, counters.data_open), (200, 200));
+    for mut data in transfers {
+        data.write_all(&content).unwrap();
+    }
+    for raw in &mut clients {
+        raw.expect(226);
+    }
+    assert!((0..200).all(|i| lab.file(&format!("f{i}")).unwrap() == content));
+    drop(clients);
+    lab.server
+        .wait_counters(|c| c.sessions_open == 0 && c.data_open == 0, PATIENCE)
+        .unwrap();
+}
+
+// ---------------------------------------------------------------- silence and thaw
+
+#[test]
+fn each_step_can_go_silent_and_goes_on_where_it_stood_at_the_thaw() {
+    for step in [
+        Step::Greeting,
+        Step::User,
+        Step::Pass,
+        Step::Epsv,
+        Step::Stor,
+        Step::Final,
+        Step::Size,
+        Step::Rnfr,
+        Step::Rnto,
+    ] {
+        let kind = Kind::NoReply(step);
+        let mut lab = Lab::new([Fault::new(kind).until_thaw()]);
+        let mut raw = lab.raw();
+        let at = |lab: &mut Lab, raw: &mut Raw, this: Step, say: &str, code: u16| {
+            if !say.is_empty() {
+                raw.say(say);
+            }
+            if this == step {
+                lab.struck(kind.name());
+                lab.frozen(1);
+                assert!(raw.is_silent(), "{step:?}");
+                assert_eq!(lab.file("b"), None);
+                lab.server.thaw();
+            }
+            raw.expect(code)
+        };
+        at(&mut lab, &mut raw, Step::Greeting, "", 220);
+        at(&mut lab, &mut raw, Step::User, "USER lab", 331);
+        at(&mut lab, &mut raw, Step::Pass, "PASS lab", 230);
+        let reply = at(&mut lab, &mut raw, Step::Epsv, "EPSV", 229);
+        let port: u16 = reply.split('|').nth(3).unwrap().parse().unwrap();
+        let mut data = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        at(&mut lab, &mut raw, Step::Stor, "STOR a", 150);
+        data.write_all(b"content").unwrap();
+        drop(data);
+        at(&mut lab, &mut raw, Step::Final, "", 226);
+        at(&mut lab, &mut raw, Step::Size, "SIZE a", 213);
+        at(&mut lab, &mut raw, Step::Rnfr, "RNFR a", 350);
+        at(&mut lab, &mut raw, Step::Rnto, "RNTO b", 250);
+        assert_eq!(lab.file("b").unwrap(), b"content");
+        lab.event(|e| matches!(e, Event::Thawed { .. }));
+        assert_eq!(lab.server.counters().strikes, 1);
+        // The next one is served.
+        raw.put("a", b"");
+    }
+}
+
+#[test]
+fn a_silence_ends_by_itself_after_its_time() {
+    let time = Duration::from_millis(300);
+    let lab = Lab::new([Fault::new(Kind::NoReply(Step::Size)).ends_after(time)]);
+    lab.put_file("a", b"1");
+    let mut raw = lab.logged_in();
+    let asked = mono();
+    raw.ask("SIZE a", 213);
+    assert!(mono() - asked >= time);
+}
+
+#[test]
+fn an_unread_rnto_is_executed_at_the_thaw_although_its_client_is_gone() {
+    let mut lab = Lab::new([Fault::new(Kind::NoReply(Step::Rnto)).until_thaw()]);
+    lab.put_file("temp", b"old version");
+    let mut raw = lab.logged_in();
+    raw.ask("RNFR temp", 350);
+    raw.say("RNTO final");
+    let session = lab.struck("no-reply-rnto");
+    lab.frozen(1);
+    drop(raw.replies);
+    reset(raw.stream);
+    assert_eq!(lab.file("final"), None);
+    lab.server.thaw();
+    lab.event(|e| matches!(e, Event::Renamed { .. }));
+    assert_eq!(lab.file("final").unwrap(), b"old version");
+    lab.event(|e| *e == Event::Ended { session });
+}
+
+#[test]
+fn commands_that_wait_in_the_socket_are_executed_at_the_thaw() {
+    let mut lab = Lab::new([Fault::new(Kind::NoReply(Step::Rnfr)).until_thaw()]);
+    lab.put_file("temp", b"x");
+    let mut raw = lab.logged_in();
+    raw.say("RNFR temp");
+    lab.struck("no-reply-rnfr");
+    lab.frozen(1);
+    raw.say("RNTO final");
+    drop(raw.replies);
+    reset(raw.stream);
+    lab.server.thaw();
+    lab.event(|e| matches!(e, Event::Renamed { .. }));
+    assert_eq!(lab.file("final").unwrap(), b"x");
+}
+
+#[test]
+fn a_late_rnto_finds_nothing_when_the_temp_name_was_taken_away_meanwhile() {
+    let mut lab = Lab::new([Fault::new(Kind::NoReply(Step::Rnto)).until_thaw()]);
+    lab.put_file("temp", b"old");
+    let mut raw = lab.logged_in();
+    raw.ask("RNFR temp", 350);
+    raw.say("RNTO final");
+    lab.struck("no-reply-rnto");
+    let mut other = lab.logged_in();
+    other.ask("DELE temp", 250);
+    lab.server.thaw();
+    raw.expect(550);
+    assert_eq!(lab.file("final"), None);
+}
+
+#[test]
+fn rnto_can_be_done_without_a_reply() {
+    let mut lab = Lab::new([Fault::new(Kind::RntoDoneNoReply)]);
+    lab.put_file("temp", b"x");
+    let mut raw = lab.logged_in();
+    raw.ask("RNFR temp", 350);
+    raw.say("RNTO final");
+    let session = lab.struck("rnto-done-no-reply");
+    lab.event(|e| matches!(e, Event::Renamed { .. }));
+    lab.frozen(1);
+    assert!(raw.is_silent());
+    assert_eq!(lab.file("final").unwrap(), b"x");
+    drop(raw);
+    lab.event(|e| *e == Event::Ended { session });
+}
+
+#[test]
+fn an_unread_stor_makes_its_file_at_the_thaw_and_takes_what_was_sent() {
+    let mut lab = Lab::new([Fault::new(Kind::NoReply(Step::Stor)).until_thaw()]);
+    let mut raw = lab.logged_in();
+    let mut data = raw.data();
+    raw.say("STOR temp");
+    lab.struck("no-reply-stor");
+    lab.frozen(1);
+    assert_eq!(lab.file("temp"), None);
+    data.write_all(b"early").unwrap();
+    reset(data);
+    drop(raw.replies);
+    reset(raw.stream);
+    lab.server.thaw();
+    lab.event(|e| matches!(e, Event::Storing { .. }));
+    assert_eq!(lab.data_ended(), TransferEnd::Reset);
+    lab.event(|e| matches!(e, Event::Ended { .. }));
+    assert_eq!(lab.file("temp").unwrap(), b"early");
+    assert_eq!(lab.server.counters().stored, 0);
+}
+
+#[test]
+fn the_final_reply_can_be_missing_with_the_data_connection_left_open() {
+    let mut lab = Lab::new([Fault::from_name("silent-226").unwrap().until_thaw()]);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("f");
+    data.write_all(b"whole").unwrap();
+    data.shutdown(Shutdown::Write).unwrap();
+    lab.struck("silent-226");
+    assert_eq!(lab.data_ended(), TransferEnd::Eof);
+    lab.frozen(1);
+    assert_eq!(lab.file("f").unwrap(), b"whole");
+    assert!(raw.is_silent());
+    data.set_nonblocking(true).unwrap();
+    assert_eq!(
+        data.read(&mut [0]).unwrap_err().kind(),
+        io::ErrorKind::WouldBlock
+    );
+    lab.server.thaw();
+    raw.expect(226);
+}
+
+#[test]
+fn the_final_reply_can_be_late() {
+    let time = Duration::from_millis(400);
+    let lab = Lab::new([Fault::new(Kind::Late226(time))]);
+    let mut ftp = lab.client();
+    let began = mono();
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+    assert!(mono() - began >= time);
+}
+
+// ---------------------------------------------------------------- the middle of a file
+
+#[test]
+fn a_reader_that_stops_closes_its_window_soon_and_goes_on_at_the_thaw() {
+    let mut lab = Lab::new([Fault::from_name("stop-reading").unwrap().until_thaw()]);
+    let content = bytes(16 << 20);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("f");
+    SockRef::from(&data)
+        .set_send_buffer_size(64 * 1024)
+        .unwrap();
+    let sent = stuff(&data, &content);
+    lab.struck("stop-reading");
+    // Its own send buffer, the reader's small one, and what was read before.
+    assert!(sent < 1 << 20, "{sent}");
+    assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+    assert!(raw.is_silent());
+    lab.server.thaw();
+    data.set_write_timeout(None).unwrap();
+    data.write_all(&content[sent..]).unwrap();
+    drop(data);
+    raw.expect(226);
+    assert!(lab.file("f").unwrap() == content);
+    assert_eq!(lab.data_ended(), TransferEnd::Eof);
+}
+
+#[test]
+fn a_reset_is_seen_while_frozen_and_the_buffered_data_is_written_at_the_thaw() {
+    let mut lab = Lab::new([Fault::from_name("stop-reading").unwrap().until_thaw()]);
+    let mut raw = lab.logged_in();
+    let data = raw.stor("f");
+    stuff(&data, &bytes(8 << 20));
+    lab.struck("stop-reading");
+    reset(data);
+    assert_eq!(lab.data_ended(), TransferEnd::Reset);
+    drop(raw.replies);
+    reset(raw.stream);
+    lab.server
+        .wait_counters(|c| c.frozen == 1 && c.data_open == 0, PATIENCE)
+        .unwrap();
+    lab.server.thaw();
+    lab.event(|e| matches!(e, Event::Ended { .. }));
+    assert!(lab.file("f").unwrap().len() > 16 * 1024);
+    assert_eq!(lab.server.counters().stored, 0);
+}
+
+#[test]
+fn a_wedge_without_end_lets_go_when_its_client_closes_the_control_connection() {
+    let mut lab = Lab::new([Fault::from_name("stop-reading").unwrap().always()]);
+    for _ in 0..20 {
+        let mut raw = lab.logged_in();
+        let data = raw.stor("f");
+        stuff_quickly(&data);
+        let session = lab.struck("stop-reading");
+        reset(data);
+        assert_eq!(lab.data_ended(), TransferEnd::Reset);
+        drop(raw);
+        lab.event(|e| *e == Event::Ended { session });
+    }
+    let counters = lab.server.counters();
+    assert_eq!(
+        (counters.frozen, counters.sessions_open, counters.data_open),
+        (0, 0, 0)
+    );
+}
+
+fn stuff_quickly(data: &TcpStream) {
+    data.set_nonblocking(true).unwrap();
+    let content = bytes(64 * 1024);
+    while (&*data).write(&content).is_ok() {}
+    data.set_nonblocking(false).unwrap();
+}
+
+#[test]
+fn a_reset_and_a_clean_end_of_the_data_connection_are_told_apart() {
+    let mut lab = Lab::new([]);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("clean");
+    data.write_all(b"12345").unwrap();
+    drop(data);
+    raw.expect(226);
+    let ended = lab.event(|e| matches!(e, Event::DataEnded { .. }));
+    assert!(matches!(
+        ended,
+        Event::DataEnded {
+            how: TransferEnd::Eof,
+            bytes: 5,
+            ..
+        }
+    ));
+    let mut data = raw.stor("broken");
+    data.write_all(b"123").unwrap();
+    reset(data);
+    raw.expect(426);
+    assert_eq!(lab.data_ended(), TransferEnd::Reset);
+    assert_eq!(lab.server.counters().resets, 1);
+    assert_eq!(lab.server.counters().stored, 1);
+}
+
+#[test]
+fn a_short_file_is_no_occasion_for_a_fault_in_mid_file() {
+    let lab = Lab::new([Fault::from_name("reset-mid-file").unwrap()]);
+    let mut raw = lab.logged_in();
+    raw.put("short", &bytes(16 * 1024 - 1));
+    assert_eq!(lab.server.counters().strikes, 0);
+    let mut data = raw.stor("long");
+    let _ = data.write_all(&bytes(1 << 20));
+    raw.expect(426);
+    raw.put("again", &bytes(1 << 20));
+}
+
+#[test]
+fn a_trickling_reader_keeps_its_speed_and_the_file_arrives() {
+    let kind = Kind::Trickle {
+        after: 0,
+        bytes_per_second: 200_000,
+    };
+    let lab = Lab::new([Fault::new(kind)]);
+    let content = bytes(100_000);
+    let mut raw = lab.logged_in();
+    let began = mono();
+    raw.put("f", &content);
+    assert!(mono() - began >= Duration::from_millis(450));
+    assert_eq!(lab.file("f").unwrap(), content);
+}
+
+#[test]
+fn the_data_connection_can_be_reset_or_closed_with_and_without_a_reply() {
+    for (name, silent, is_reset) in [
+        ("reset-mid-file", false, true),
+        ("reset-mid-file-silent", true, true),
+        ("close-mid-file", false, false),
+        ("close-mid-file-silent", true, false),
+    ] {
+        let mut lab = Lab::new([Fault::from_name(name).unwrap().until_thaw()]);
+        let mut raw = lab.logged_in();
+        let mut data = raw.stor("f");
+        // Exactly what it reads: nothing unread can turn its close into a reset.
+        data.write_all(&bytes(16 * 1024)).unwrap();
+        lab.struck(name);
+        let read = data.read(&mut [0]);
+        if is_reset {
+            assert_eq!(
+                read.unwrap_err().kind(),
+                io::ErrorKind::ConnectionReset,
+                "{name}"
+            );
+        } else {
+            assert_eq!(read.unwrap(), 0, "{name}");
+        }
+        assert_eq!(lab.data_ended(), TransferEnd::Aborted);
+        if silent {
+            lab.frozen(1);
+            assert!(raw.is_silent());
+            lab.server.thaw();
+        }
+        raw.expect(426);
+        assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+        assert_eq!(lab.server.counters().stored, 0);
+    }
+}
+
+#[test]
+fn the_control_connection_can_drop_while_the_data_connection_lives_on() {
+    let mut lab = Lab::new([Fault::from_name("control-drop").unwrap()]);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("f");
+    data.write_all(&bytes(16 * 1024)).unwrap();
+    assert_eq!(raw.line(), "", "the control connection ends");
+    data.write_all(&bytes(8 << 20)).unwrap();
+    drop(data);
+    assert_eq!(lab.data_ended(), TransferEnd::Eof);
+    lab.event(|e| matches!(e, Event::Ended { .. }));
+    assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+}
+
+// ---------------------------------------------------------------- replies
+
+#[test]
+fn stor_is_refused_with_each_code_and_makes_no_file() {
+    for code in [421, 450, 452, 550, 552, 553] {
+        let mut lab = Lab::new([Fault::from_name(&format!("stor-{code}")).unwrap()]);
+        let mut raw = lab.logged_in();
+        let data = raw.data();
+        raw.ask("STOR f", code);
+        drop(data);
+        assert_eq!(lab.file("f"), None);
+        if code == 421 {
+            assert_eq!(raw.line(), "");
+            lab.event(|e| matches!(e, Event::Ended { .. }));
+        } else {
+            raw.put("f", b"second time");
+        }
+    }
+}
+
+#[test]
+fn the_disk_can_be_full_in_mid_file() {
+    for code in [452, 552] {
+        let lab = Lab::new([Fault::from_name(&format!("mid-file-{code}")).unwrap()]);
+        let mut raw = lab.logged_in();
+        let mut data = raw.stor("f");
+        let _ = data.write_all(&bytes(4 << 20));
+        raw.expect(code);
+        assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+        drop(data);
+        raw.put("f", &bytes(4 << 20));
+    }
+}
+
+#[test]
+fn a_garbage_reply_is_an_error_to_the_client_and_the_command_is_not_executed() {
+    let lab = Lab::new([Fault::from_name("garbage-reply").unwrap()]);
+    let mut ftp = lab.client();
+    assert!(ftp.put_file("f", &mut &b"x"[..]).is_err());
+    assert_eq!(lab.file("f"), None);
+    lab.client().put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn an_endless_reply_goes_on_until_its_client_is_gone() {
+    let mut lab = Lab::new([Fault::from_name("endless-reply").unwrap()]);
+    let mut raw = lab.logged_in();
+    let data = raw.data();
+    raw.say("STOR f");
+    let session = lab.struck("endless-reply");
+    for _ in 0..10 {
+        assert!(raw.line().starts_with("150-"));
+    }
+    drop((raw, data));
+    lab.event(|e| *e == Event::Ended { session });
+}
+
+#[test]
+fn an_endless_reply_ends_properly_at_the_thaw() {
+    let lab = Lab::new([Fault::new(Kind::Endless(Step::Size)).until_thaw()]);
+    lab.put_file("f", b"123");
+    let mut raw = lab.logged_in();
+    raw.ask("SIZE f", 213);
+    lab.server.thaw();
+    while raw.line() != "213 3" {}
+    raw.ask("NOOP", 200);
+}
+
+#[test]
+fn a_reply_can_drip_byte_by_byte() {
+    for step in [Step::Greeting, Step::Stor] {
+        let every = Duration::from_millis(20);
+        let mut lab = Lab::new([Fault::new(Kind::Drip { step, every })]);
+        let mut raw = lab.raw();
+        let began = mono();
+        let greeting = raw.expect(220);
+        if step == Step::Greeting {
+            assert!(mono() - began >= every * greeting.len() as u32);
+        }
+        raw.login();
+        let began = mono();
+        drop(raw.stor("f"));
+        assert!(step == Step::Greeting || mono() - began >= every * 20);
+        raw.expect(226);
+        lab.struck(if step == Step::Greeting {
+            "drip-greeting"
+        } else {
+            "drip-reply"
+        });
+    }
+}
+
+// ---------------------------------------------------------------- data port, login, seats
+
+#[test]
+fn a_data_port_that_accepts_nothing_leaves_the_connect_in_syn_sent_until_the_thaw() {
+    let lab = Lab::new([Fault::from_name("data-not-accepted").unwrap().until_thaw()]);
+    let mut raw = lab.logged_in();
+    let port = raw.epsv();
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let failed = TcpStream::connect_timeout(&addr, Duration::from_millis(700)).unwrap_err();
+    assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    let connecting = std::thread::spawn(move || TcpStream::connect(addr));
+    wait_for_syn_sent(port);
+    // The session is not frozen.
+    raw.ask("NOOP", 200);
+    lab.server.thaw();
+    let mut data = connecting.join().unwrap().unwrap();
+    raw.ask("STOR f", 150);
+    data.write_all(b"late").unwrap();
+    drop(data);
+    raw.expect(226);
+    assert_eq!(lab.file("f").unwrap(), b"late");
+}
+
+fn wait_for_syn_sent(port: u16) {
+    // Remote address in hex and state 02, as /proc/net/tcp has them.
+    let wanted = format!(":{port:04X} 02 ");
+    let end = mono() + PATIENCE;
+    while !std::fs::read_to_string("/proc/net/tcp")
+        .unwrap()
+        .contains(&wanted)
+    {
+        assert!(mono() < end, "no SYN_SENT to port {port}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_closed_data_port_refuses_and_the_next_one_works() {
+    let lab = Lab::new([Fault::from_name("data-refused").unwrap()]);
+    let mut ftp = lab.client();
+    match ftp.put_file("f", &mut &b"x"[..]).unwrap_err() {
+        FtpError::ConnectionError(e) => assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused),
+        other => panic!("{other:?}"),
+    }
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn epsv_can_be_refused_while_pasv_works() {
+    let lab = Lab::new([Fault::from_name("epsv-refused").unwrap().always()]);
+    let mut ftp = lab.client();
+    assert_eq!(
+        code(ftp.put_file("f", &mut &b"x"[..]).unwrap_err()),
+        Status::BadCommand
+    );
+    ftp.set_mode(Mode::Passive);
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn a_wrong_pasv_address_follows_a_refused_epsv_as_one_occasion() {
+    let lab = Lab::new([Fault::from_name("wrong-pasv").unwrap()]);
+    let mut raw = lab.logged_in();
+    raw.ask("EPSV", 502);
+    assert!(raw.ask("PASV", 227).contains("(192,0,2,1,"));
+    assert!(raw.ask("PASV", 227).contains("(127,0,0,1,"));
+    raw.put("f", b"x");
+    assert_eq!(lab.server.counters().strikes, 1);
+}
+
+#[test]
+fn a_login_can_be_refused() {
+    let lab = Lab::new([Fault::from_name("login-refused").unwrap()]);
+    let mut ftp = lab.connect();
+    assert_eq!(
+        code(ftp.login("lab", "lab").unwrap_err()),
+        Status::NotLoggedIn
+    );
+    ftp.login("lab", "lab").unwrap();
+}
+
+#[test]
+fn more_sessions_than_seats_get_a_421_until_one_leaves() {
+    let mut lab = Lab::new([Fault::new(Kind::Seats { max: 2 }).always()]);
+    let first = lab.logged_in();
+    let _second = lab.logged_in();
+    lab.raw().expect(421);
+    let refused = lab.struck("seats");
+    lab.event(|e| *e == Event::Ended { session: refused });
+    drop(first);
+    lab.server
+        .wait_counters(|c| c.sessions_open == 1, PATIENCE)
+        .unwrap();
+    lab.logged_in();
+}
+
+// ---------------------------------------------------------------- the script
+
+#[test]
+fn a_fault_strikes_only_the_path_it_names() {
+    let lab = Lab::new([Fault::new(Kind::StorReply(450)).matching("bad", 2)]);
+    let mut ftp = lab.client();
+    for (name, works) in [
+        ("good", true),
+        ("bad1", false),
+        ("bad2", false),
+        ("bad3", true),
+    ] {
+        assert_eq!(ftp.put_file(name, &mut &b"x"[..]).is_ok(), works, "{name}");
+    }
+}
+
+#[test]
+fn faults_are_replaced_and_added_while_the_server_runs() {
+    let lab = Lab::new([Fault::new(Kind::StorReply(450)).always()]);
+    let mut ftp = lab.client();
+    assert!(ftp.put_file("f", &mut &b"x"[..]).is_err());
+    lab.server.set_faults(Vec::new());
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+    lab.server.add_fault(Fault::new(Kind::StorReply(552)));
+    assert_eq!(
+        code(ftp.put_file("f", &mut &b"x"[..]).unwrap_err()),
+        Status::ExceededStorage
+    );
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn after_every_named_fault_on_the_first_attempt_a_later_attempt_delivers() {
+    for named in Fault::names() {
+        let fault = Fault {
+            until: Until::Thaw,
+            ..Fault::from_name(named.name).unwrap()
+        };
+        let mut lab = Lab::new([fault]);
+        let content = bytes(300_000);
+        let attempt = |lab: &Lab| -> Result<(), FtpError> {
+            let stream =
+                TcpStream::connect(lab.server.addr()).map_err(FtpError::ConnectionError)?;
+            let time = Some(Duration::from_millis(300));
+            stream
+                .set_read_timeout(time)
+                .map_err(FtpError::ConnectionError)?;
+            stream
+                .set_write_timeout(time)
+                .map_err(FtpError::ConnectionError)?;
+            let mut ftp = FtpStream::connect_with_stream(stream)?;
+            ftp = ftp.passive_stream_builder(move |addr| {
+                let data = TcpStream::connect_timeout(&addr, Duration::from_millis(300))
+                    .map_err(FtpError::ConnectionError)?;
+                data.set_write_timeout(time)
+                    .map_err(FtpError::ConnectionError)?;
+                Ok(data)
+            });
+            ftp.set_mode(Mode::ExtendedPassive);
+            ftp.login("lab", "lab")?;
+            ftp.transfer_type(FileType::Binary)?;
+            ftp.put_file("temp", &mut content.as_slice())?;
+            ftp.size("temp")?;
+            ftp.rename("temp", "final")
+        };
+        let mut attempts = 1;
+        while attempt(&lab).is_err() {
+            attempts += 1;
+            assert!(attempts < 20, "{} never lets a file through", named.name);
+        }
+        lab.struck(named.name);
+        assert_eq!(lab.file("final").unwrap(), content, "{}", named.name);
+    }
+}
+
+// ---------------------------------------------------------------- the end
+
+fn threads_of(port: u16) -> usize {
+    let of_server = |comm: String| {
+        let mut parts = comm.trim_end().split(':');
+        parts.next() == Some("lab") && parts.next() == Some(&port.to_string())
+    };
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .filter(|comm| of_server(comm.clone()))
+        .count()
+}
+
+#[test]
+fn dropping_the_server_leaves_no_thread_whatever_its_sessions_do() {
+    let faults = [
+        Fault::new(Kind::NoReply(Step::Greeting))
+            .first(10)
+            .until_thaw(),
+        Fault::new(Kind::StopReading { after: 0 }).matching("stop", 10),
+        Fault::new(Kind::NoReply(Step::Final)).matching("silent", 10),
+        Fault::new(Kind::Trickle {
+            after: 0,
+            bytes_per_second: 1,
+        })
+        .matching("slow", 10),
+        Fault::new(Kind::Endless(Step::Rnfr)),
+    ];
+    let lab = Lab::new(faults);
+    let silent: Vec<_> = (0..10).map(|_| lab.raw()).collect();
+    lab.frozen(10);
+    let mut transfers = Vec::new();
+    for name in ["stop", "silent", "slow", "fine"] {
+        for i in 0..10 {
+            let mut raw = lab.logged_in();
+            let mut data = raw.stor(&format!("{name}{i}"));
+            data.write_all(&bytes(10_000)).unwrap();
+            if name == "silent" {
+                data.shutdown(Shutdown::Write).unwrap();
+            }
+            transfers.push((raw, data));
+        }
+    }
+    lab.put_file("x", b"");
+    let mut endless = lab.logged_in();
+    endless.ask("RNFR x", 350);
+    let mut waiting = lab.logged_in();
+    let unaccepted = waiting.epsv();
+    lab.frozen(30);
+    let port = lab.server.addr().port();
+    assert_eq!(threads_of(port), 1 + 10 + 40 + 2);
+    let Lab {
+        server,
+        mut events,
+        dir: _dir,
+    } = lab;
+    let began = mono();
+    drop(server);
+    assert!(mono() - began < Duration::from_secs(10));
+    assert_eq!(threads_of(port), 0);
+    let ended = events
+        .drain()
+        .iter()
+        .filter(|e| matches!(e, Event::Ended { .. }))
+        .count();
+    assert_eq!(ended, 52);
+    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, unaccepted)).is_err());
+    drop(silent);
+}
