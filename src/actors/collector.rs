@@ -28,8 +28,10 @@ const EVENTS_MAX: usize = 4_096;
 const COMMANDS_MAX: usize = 1_024;
 /// The actor's mailbox: a burst of results from every slot, and some.
 const MAILBOX: usize = 1_024;
-/// Pause before a full queue (the thread's, the daemon's) is tried again.
+/// Pause before a full queue (the thread's, the daemon's) is tried again: at most this long.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
+/// The first such pause for the daemon's mailbox; doubled while it stays full.
+const TRY_AGAIN_FIRST: Duration = Duration::from_millis(1);
 /// Pause after a panic in a route's work, so that one that repeats is no hot loop.
 const AFTER_PANIC: Duration = Duration::from_secs(5);
 /// How long `Shutdown` waits for the threads before it leaves a hung one behind.
@@ -386,12 +388,20 @@ impl Desk {
     }
 
     fn turns(&mut self) {
+        let mut again = TRY_AGAIN_FIRST;
         while !self.stop.load(Ordering::Acquire) {
             let more = self.take_in();
             let due = self.work.turn();
+            let before = self.work.out.len();
             let stuck = self.deliver();
+            let moved = self.work.out.len() < before;
+            again = if moved || !stuck {
+                TRY_AGAIN_FIRST
+            } else {
+                (again * 2).min(TRY_AGAIN)
+            };
             let pause = due.saturating_sub((self.clock.now)().mono);
-            let pause = if stuck { pause.min(TRY_AGAIN) } else { pause };
+            let pause = if stuck { pause.min(again) } else { pause };
             if more || pause.is_zero() {
                 continue;
             }
