@@ -21,7 +21,7 @@ use ftpulse::config::{After, Route};
 use ftpulse::spool::finish::Finished;
 use ftpulse::spool::lock::FolderLock;
 use ftpulse::spool::{Candidate, Clock};
-use spool_common::{age, log, rename_in, route};
+use spool_common::{NOBODY, age, as_user, log, rename_in, route};
 
 /// The bound of every wait for something that must come: generous, as machines are slow.
 const LONG: Duration = Duration::from_secs(60);
@@ -322,8 +322,7 @@ fn strange_things_are_left_alone_said_once_and_stop_nothing() {
     let mut route = route(dir.path());
     route.settle = Duration::ZERO;
     let spool = route.spool.clone();
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    fs::set_permissions(&spool, fs::Permissions::from_mode(0o777)).unwrap();
+    open_to_all(dir.path(), &spool);
     symlink("/etc/passwd", spool.join("link")).unwrap();
     rustix::fs::mkfifoat(rustix::fs::CWD, spool.join("fifo"), 0o600.into()).unwrap();
     fs::write(spool.join("shut"), "x").unwrap();
@@ -334,7 +333,7 @@ fn strange_things_are_left_alone_said_once_and_stop_nothing() {
     fs::write(spool.join("good"), "x").unwrap();
 
     let opened = spool.join("shut");
-    let mut rig = spool_common::as_nobody(move || Rig::new(route));
+    let mut rig = as_user(NOBODY, move || Rig::new(route));
     rig.want(10);
     assert_eq!(rig.paths(1), ["good"]);
     for strange in [
@@ -356,6 +355,67 @@ fn strange_things_are_left_alone_said_once_and_stop_nothing() {
     fs::set_permissions(&opened, fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(rig.paths(1), ["shut"]);
     fs::set_permissions(spool.join("dir"), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Lets every user work in the test's folders.
+fn open_to_all(dir: &Path, spool: &Path) {
+    for folder in [dir, spool] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+}
+
+#[test]
+fn a_spool_that_becomes_unreadable_is_told_and_used_again_when_it_can_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let route = route(dir.path());
+    let spool = route.spool.clone();
+    open_to_all(dir.path(), &spool);
+    let mut rig = as_user(NOBODY, move || Rig::new(route));
+    rig.want(10);
+    rig.state("the first scan", |state| state.problem.is_none());
+    fs::set_permissions(&spool, fs::Permissions::from_mode(0o000)).unwrap();
+    let state = rig.state("a problem", |state| state.problem.is_some());
+    assert!(state.problem.unwrap().contains("Permission denied"));
+    fs::set_permissions(&spool, fs::Permissions::from_mode(0o777)).unwrap();
+    rig.state("no problem", |state| state.problem.is_none());
+    old(&spool.join("a"), "x");
+    assert_eq!(rig.paths(1), ["a"]);
+}
+
+#[test]
+fn a_machine_without_watches_left_is_told_once_and_scanned_instead() {
+    if !rustix::process::getuid().is_root() {
+        eprintln!(
+            "using up the limit would starve the tests beside this one: needs a user of its own"
+        );
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let route = route(dir.path());
+    let spool = route.spool.clone();
+    open_to_all(dir.path(), &spool);
+    let (mut rig, hogs) = as_user(NOBODY - 1, move || {
+        let flags = rustix::fs::inotify::CreateFlags::CLOEXEC;
+        let init = || rustix::fs::inotify::init(flags).ok();
+        let hogs: Vec<_> = std::iter::from_fn(init).take(900).collect();
+        (Rig::new(route), hogs)
+    });
+    rig.want(10);
+    rig.state("the first scan", |state| state.problem.is_none());
+    if hogs.len() == 900 {
+        eprintln!("this machine's limit is too high to be used up");
+        return;
+    }
+    for name in ["a", "b"] {
+        rename_in(&spool, name, "x");
+        assert_eq!(rig.paths(1), [name]);
+    }
+    assert_eq!(
+        rig.said_of("lets no more folders be watched"),
+        1,
+        "{:#?}",
+        rig.said()
+    );
 }
 
 #[test]

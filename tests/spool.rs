@@ -22,7 +22,7 @@ use ftpulse::spool::taking::Taking;
 use ftpulse::spool::{Facts, Now, SourceError, Stamp, open_source, stamp_at, stamp_of};
 use ftpulse::sys::file::open_root;
 use proptest::prelude::*;
-use spool_common::{age, as_nobody, route};
+use spool_common::{NOBODY, age, as_user, route};
 
 // --- opening a source ---
 
@@ -70,7 +70,7 @@ fn a_file_without_read_permission_is_told_as_denied() {
     fs::write(route.spool.join("a"), "x").unwrap();
     fs::set_permissions(route.spool.join("a"), fs::Permissions::from_mode(0o000)).unwrap();
     let spool = route.spool.clone();
-    let error = as_nobody(move || open_source(&spool, "a").unwrap_err());
+    let error = as_user(NOBODY, move || open_source(&spool, "a").unwrap_err());
     assert!(matches!(error, SourceError::Denied), "{error}");
 }
 
@@ -506,7 +506,7 @@ fn an_unreadable_folder_is_told_and_the_rest_is_found() {
     put(&route, "shut/b", "x");
     fs::set_permissions(route.spool.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
     let spool = route.spool.clone();
-    let (finds, see) = as_nobody(move || scan(&route, 100));
+    let (finds, see) = as_user(NOBODY, move || scan(&route, 100));
     assert_eq!(names(&finds), ["open/a"]);
     assert!(
         !finds.complete && see.alone.contains_key("shut"),

@@ -86,16 +86,18 @@ impl Drain for Keep {
     }
 }
 
+/// A user of no importance, whom nothing belongs to.
+pub const NOBODY: u32 = 65_534;
+
 /// Runs a closure on a thread that is not root, if the tests are: only so can something be
 /// unreadable. Threads started from there are not root either.
-pub fn as_nobody<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    std::thread::spawn(move || {
+pub fn as_user<T: Send + 'static>(user: u32, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let other = move || {
         if rustix::process::getuid().is_root() {
-            let nobody = rustix::process::Uid::from_raw(65534);
-            rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+            let user = rustix::process::Uid::from_raw(user);
+            rustix::thread::set_thread_res_uid(user, user, user).unwrap();
         }
         work()
-    })
-    .join()
-    .unwrap()
+    };
+    std::thread::spawn(other).join().unwrap()
 }
