@@ -1,6 +1,9 @@
 //! The collector as the daemon meets it: real folders, real inotify, real threads; the daemon's
 //! side is an actor that writes down what it is told.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod spool_common;
 
 use std::collections::BTreeSet;
@@ -786,4 +789,35 @@ fn cpu_nanoseconds() -> u64 {
     spent
         .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
         .sum()
+}
+
+/// Run by itself, optimised: `cargo test --release --test collector million -- --ignored`.
+#[test]
+#[ignore = "makes a million files"]
+fn a_million_files_cost_bounded_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut route = route(dir.path());
+    route.settle = Duration::ZERO;
+    for n in 0..1_000_000 {
+        let folder = route.spool.join(format!("{:03}", n / 1_000));
+        if n % 1_000 == 0 {
+            fs::create_dir(&folder).unwrap();
+        }
+        fs::File::create(folder.join(format!("a file of a usual name {n:07}"))).unwrap();
+    }
+    let before = resident_bytes();
+    let begun = now();
+    let mut rig = Rig::new(route);
+    rig.state("all files", |state| state.files == 1_000_000);
+    println!("first scan: {:?}", begun.elapsed());
+    rig.want(20_000);
+    rig.found(20_000);
+    let grown = resident_bytes().saturating_sub(before);
+    println!("grown by {} KiB", grown >> 10);
+    assert!(grown < 20 << 20, "{grown}");
+}
+
+fn resident_bytes() -> u64 {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
 }

@@ -1,6 +1,9 @@
 //! The spool on a real file system: what is taken, when it is settled, what becomes of a
 //! delivered source, who owns a folder.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
 mod spool_common;
 
 use std::collections::{BTreeSet, HashMap};

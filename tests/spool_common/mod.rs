@@ -1,6 +1,6 @@
 //! What the spool's tests share: a route over a temporary folder, and files put into it.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;
 use std::path::Path;
