@@ -3,11 +3,12 @@
 //! so that a hung disk holds up its own route and nobody else. Never waits: neither the actor for
 //! a thread, nor a thread for the daemon's mailbox (what does not fit is kept and tried again).
 
+mod desk;
+
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,21 +18,13 @@ use slog::{Logger, error};
 use crate::config::Route;
 use crate::spool::finish::Finished;
 use crate::spool::lock::FolderLock;
-use crate::spool::watch::{FsEvent, Inlet};
-use crate::spool::work::{Command, Report, State, Work};
+use crate::spool::work::Command;
 use crate::spool::{Candidate, Clock, Stamp};
 
-/// File events on their way to a route's thread: a quarter of the kernel's own queue (16,384).
-/// What does not fit is found by a scan.
-const EVENTS_MAX: usize = 4_096;
-/// Commands on their way to a route's thread; what does not fit waits in the actor's backlog.
-const COMMANDS_MAX: usize = 1_024;
 /// The actor's mailbox: a burst of results from every slot, and some.
 const MAILBOX: usize = 1_024;
-/// Pause before a full queue (the thread's, the daemon's) is tried again.
+/// Pause before a full queue (the thread's, the daemon's) is tried again: at most this long.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
-/// Pause after a panic in a route's work, so that one that repeats is no hot loop.
-const AFTER_PANIC: Duration = Duration::from_secs(5);
 /// How long `Shutdown` waits for the threads before it leaves a hung one behind.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -150,6 +143,21 @@ struct Lane {
 }
 
 impl Lane {
+    fn new(
+        commands: SyncSender<Command>,
+        wake: SyncSender<()>,
+        stop: Arc<AtomicBool>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        Self {
+            commands,
+            wake,
+            stop,
+            thread,
+            backlog: VecDeque::new(),
+        }
+    }
+
     /// Passes a command on, or keeps it. True if something is kept.
     fn pass(&mut self, command: Command) -> bool {
         match (self.backlog.back_mut(), command) {
@@ -206,7 +214,7 @@ impl CollectorActor {
         };
         for RouteSpool { route, lock } in routes {
             let name: Arc<str> = route.name.as_str().into();
-            let lane = start(daemon.clone(), name.clone(), route, lock, log, clock)?;
+            let lane = desk::start(daemon.clone(), name.clone(), route, lock, log, clock)?;
             actor.lanes.insert(name, lane);
         }
         Ok(actor)
@@ -299,197 +307,5 @@ impl Handler<Shutdown> for CollectorActor {
             }
             threads.iter().all(JoinHandle::is_finished)
         })
-    }
-}
-
-/// What a route's thread has in hand.
-struct Desk {
-    name: Arc<str>,
-    work: Work,
-    daemon: Daemon,
-    commands: Receiver<Command>,
-    events: Receiver<FsEvent>,
-    wake: Receiver<()>,
-    lost: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-    clock: Clock,
-}
-
-fn start(
-    daemon: Daemon,
-    name: Arc<str>,
-    route: Arc<Route>,
-    lock: Option<FolderLock>,
-    log: &Logger,
-    clock: Clock,
-) -> Result<Lane, std::io::Error> {
-    let (commands_in, commands) = sync_channel(COMMANDS_MAX);
-    let (events_in, events) = sync_channel(EVENTS_MAX);
-    let (wake_in, wake) = sync_channel(1);
-    let (lost, stop) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicBool::new(false)),
-    );
-    let inlet = Inlet {
-        events: events_in,
-        wake: wake_in.clone(),
-        lost: lost.clone(),
-    };
-    let work = Work::new(route, lock, inlet, log, clock, stop.clone())
-        .map_err(|error| std::io::Error::other(format!("route {name}: {error}")))?;
-    let stopped = stop.clone();
-    let log = log.clone();
-    let title = format!("spool-{name}");
-    let mut desk = Desk {
-        name,
-        work,
-        daemon,
-        commands,
-        events,
-        wake,
-        lost,
-        stop,
-        clock,
-    };
-    let thread = std::thread::Builder::new()
-        .name(title)
-        .spawn(move || desk.run(&log))?;
-    let backlog = VecDeque::new();
-    Ok(Lane {
-        commands: commands_in,
-        wake: wake_in,
-        stop: stopped,
-        thread,
-        backlog,
-    })
-}
-
-impl Desk {
-    /// Works until it is stopped; a panic costs a pause, not the route.
-    fn run(&mut self, log: &Logger) {
-        while !self.stop.load(Ordering::Acquire) {
-            // What a panic leaves half done is known files at worst, which the scan brings again.
-            if catch_unwind(AssertUnwindSafe(|| self.turns())).is_err() {
-                error!(log, "spool work panicked"; "route" => &*self.name,
-                    "next" => "the spool is scanned anew in 5 s");
-                self.work.events_lost();
-                let _ = self.wake.recv_timeout(AFTER_PANIC);
-            }
-        }
-        // What the daemon had asked for before the end is done still.
-        let _ = catch_unwind(AssertUnwindSafe(|| {
-            while let Ok(command) = self.commands.try_recv() {
-                self.work.command(command);
-            }
-            self.deliver();
-        }));
-    }
-
-    fn turns(&mut self) {
-        while !self.stop.load(Ordering::Acquire) {
-            let more = self.take_in();
-            let due = self.work.turn();
-            let stuck = self.deliver();
-            let pause = due.saturating_sub((self.clock.now)().mono);
-            let pause = if stuck { pause.min(TRY_AGAIN) } else { pause };
-            if more || pause.is_zero() {
-                continue;
-            }
-            if self.wake.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
-                return;
-            }
-        }
-    }
-
-    /// Takes in what has arrived; true if more may be there.
-    fn take_in(&mut self) -> bool {
-        let commands: Vec<_> = self.commands.try_iter().take(COMMANDS_MAX).collect();
-        let full = commands.len() == COMMANDS_MAX;
-        commands
-            .into_iter()
-            .for_each(|command| self.work.command(command));
-        if self.lost.swap(false, Ordering::AcqRel) {
-            self.work.events_lost();
-        }
-        let events: Vec<_> = self.events.try_iter().take(EVENTS_MAX).collect();
-        let full = full || events.len() == EVENTS_MAX;
-        events.into_iter().for_each(|event| self.work.event(event));
-        full
-    }
-
-    /// Hands the daemon what there is to tell; true if its mailbox has no place.
-    fn deliver(&mut self) -> bool {
-        while let Some(report) = self.work.out.pop_front() {
-            if let Err(report) = self.tell(report) {
-                self.work.out.push_front(report);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn tell(&self, report: Report) -> Result<(), Report> {
-        let route = self.name.clone();
-        match report {
-            Report::Found(files) => {
-                let sent = self.daemon.found.try_send(Found { route, files });
-                sent.map_err(|error| Report::Found(error.into_inner().files))
-            }
-            Report::State(state) => {
-                let State {
-                    problem,
-                    files,
-                    bytes,
-                    oldest_mtime,
-                } = state;
-                let told = SpoolState {
-                    route,
-                    problem,
-                    files,
-                    bytes,
-                    oldest_mtime,
-                };
-                self.daemon.state.try_send(told).map_err(|error| {
-                    let SpoolState {
-                        problem,
-                        files,
-                        bytes,
-                        oldest_mtime,
-                        ..
-                    } = error.into_inner();
-                    Report::State(State {
-                        problem,
-                        files,
-                        bytes,
-                        oldest_mtime,
-                    })
-                })
-            }
-            Report::Finished {
-                path,
-                token,
-                outcome,
-            } => {
-                let told = FinishedSource {
-                    route,
-                    path,
-                    token,
-                    outcome,
-                };
-                self.daemon.finished.try_send(told).map_err(|error| {
-                    let FinishedSource {
-                        path,
-                        token,
-                        outcome,
-                        ..
-                    } = error.into_inner();
-                    Report::Finished {
-                        path,
-                        token,
-                        outcome,
-                    }
-                })
-            }
-        }
     }
 }

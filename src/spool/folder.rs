@@ -44,6 +44,7 @@ pub(super) struct Folder {
     pub(super) watch: Option<Watch>,
     /// inotify's limit is reached: only scans tell what is new.
     pub(super) blind: bool,
+    blind_told: bool,
     problem: Option<String>,
     /// When to look for it again, while there is none.
     pub(super) retry_at: Mono,
@@ -65,6 +66,7 @@ impl Folder {
             lock: None,
             watch: None,
             blind: false,
+            blind_told: false,
             problem: None,
             retry_at: Mono::ZERO,
             pause: RETRY_FIRST,
@@ -134,9 +136,12 @@ impl Folder {
         self.set_problem(Some(text));
     }
 
-    /// A scan went through it: it is well again.
+    /// A scan went through it, watching all it read unless it is blind: it is well again.
     pub(super) fn well(&mut self) {
         self.set_problem(None);
+        if !self.blind && std::mem::take(&mut self.blind_told) {
+            info!(self.log, "folders can be watched again");
+        }
     }
 
     fn set_problem(&mut self, problem: Option<String>) {
@@ -176,7 +181,7 @@ impl Folder {
         let WatchError::Limit(limit) = error else {
             return;
         };
-        if !self.blind {
+        if !std::mem::replace(&mut self.blind_told, true) {
             warn!(self.log, "the machine lets no more folders be watched";
                 "limit" => limit,
                 "next" => "the spool is scanned every 5 s instead; raise the limit (sysctl)");
@@ -184,7 +189,7 @@ impl Folder {
         self.blind = true;
     }
 
-    /// Tries to see again after having been blind. Says so if the next scan finds it can.
+    /// Tries to see again after having been blind; the scan that follows finds out whether it can.
     pub(super) fn open_eyes(&mut self) {
         if self.blind {
             self.blind = false;

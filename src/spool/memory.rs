@@ -113,10 +113,15 @@ impl Memory {
         }
     }
 
-    /// Another folder is the spool now (or the first): what could not be read in the old one is
-    /// no news of it.
-    pub(super) fn set_root(&mut self, identity: (u64, u64)) {
+    /// Lets what was refused be tried again: the cause may lie outside the files (the rights of
+    /// a folder above them), where nothing about them tells that it is gone.
+    pub(super) fn clear_refused(&mut self) {
         self.refused.clear();
+    }
+
+    /// Another folder is the spool now (or the first).
+    pub(super) fn set_root(&mut self, identity: (u64, u64)) {
+        self.clear_refused();
         self.root = self.hasher.hash_one(identity) as u32;
     }
 }

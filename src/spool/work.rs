@@ -114,8 +114,9 @@ pub struct Work {
     credit: usize,
     /// Something was offered or given back since the last scan.
     moved_on: bool,
-    blind_scans: u32,
-    look_at_folder: bool,
+    scans: u32,
+    /// Something happened to the folder itself, or to one that leads to it.
+    folder_moved: bool,
     next_scan: Mono,
     no_scan_before: Mono,
     no_offer_before: Mono,
@@ -152,8 +153,8 @@ impl Work {
             rest: Totals::default(),
             credit: 0,
             moved_on: false,
-            blind_scans: 0,
-            look_at_folder: true,
+            scans: 0,
+            folder_moved: true,
             next_scan: Mono::ZERO,
             no_scan_before: Mono::ZERO,
             no_offer_before: Mono::ZERO,
@@ -173,7 +174,7 @@ impl Work {
     pub fn turn(&mut self) -> Mono {
         let now = (self.clock.now)();
         let missing = self.folder.root().is_none();
-        if self.look_at_folder || (missing && now.mono >= self.folder.retry_at) {
+        if self.folder_moved || (missing && now.mono >= self.folder.retry_at) {
             self.look_at_folder(now);
         }
         if self.folder.root().is_some() {
@@ -222,15 +223,16 @@ impl Work {
     /// Events were lost: a scan must tell.
     pub fn events_lost(&mut self) {
         debug!(self.log, "file events were lost"; "next" => "the spool is scanned");
-        self.look_at_folder = true;
+        self.folder_moved = true;
         self.scan_soon();
     }
 
     /// Takes what the watch told. Costs a look at that one name, never a scan of the spool.
     pub fn event(&mut self, event: FsEvent) {
         let FsEvent::Below(kind, path) = event else {
-            self.look_at_folder = true;
-            return;
+            // Where it is still the same folder, its rights may have changed.
+            self.folder_moved = true;
+            return self.scan_soon();
         };
         let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
         let rel = match check_name(bytes) {

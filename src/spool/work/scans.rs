@@ -24,6 +24,9 @@ const RESCAN: Duration = Duration::from_secs(60);
 const RESCAN_BLIND: Duration = Duration::from_secs(5);
 /// Every so many blind scans the watches are tried again: once a minute.
 const BLIND_SCANS_A_TRY: u32 = 12;
+/// In a spool of more than a batch, files that cannot be read are tried again at every such scan
+/// only: tried at each, ten thousand of them would keep all others from their turn.
+const SCANS_A_RETRY: u32 = 10;
 /// No two scans of the whole spool begin closer together than this, and than 4 times the last
 /// one's length: at most a fifth of the time goes into scans, whatever asks for them.
 const GAP_MIN: Duration = Duration::from_secs(1);
@@ -48,7 +51,7 @@ impl Work {
 
     /// Looks whether the spool folder is the one it was; a new one starts with a clean sheet.
     pub(super) fn look_at_folder(&mut self, now: Now) {
-        self.look_at_folder = false;
+        self.folder_moved = false;
         match self.folder.look(now.mono) {
             Look::Same => return,
             Look::Missing => {}
@@ -84,7 +87,11 @@ impl Work {
         if self.folder.root().is_none() {
             return;
         }
+        self.scans = self.scans.wrapping_add(1);
         self.blink();
+        if self.rest.files == 0 || self.scans.is_multiple_of(SCANS_A_RETRY) {
+            self.memory.clear_refused();
+        }
         self.settle.begin_round();
         self.memory.begin_round();
         let found = self.walk("");
@@ -106,11 +113,7 @@ impl Work {
 
     /// Where nothing can be watched: now and then the watches are tried again.
     fn blink(&mut self) {
-        if !self.folder.blind {
-            return;
-        }
-        self.blind_scans += 1;
-        if self.blind_scans.is_multiple_of(BLIND_SCANS_A_TRY) {
+        if self.folder.blind && self.scans.is_multiple_of(BLIND_SCANS_A_TRY) {
             self.folder.open_eyes();
         }
     }
