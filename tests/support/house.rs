@@ -32,8 +32,8 @@ pub fn places<'a>(code: &'a str, text: &'a str) -> impl Iterator<Item = usize> +
         .filter(move |at| {
             let before = at.checked_sub(1).map(|i| code.as_bytes()[i]);
             let after = code.as_bytes().get(at + text.len()).copied();
-            !(is_word(first) && before.is_some_and(is_word))
-                && !(is_word(last) && after.is_some_and(is_word))
+            let longer = |edge, next: Option<u8>| is_word(edge) && next.is_some_and(is_word);
+            !longer(first, before) && !longer(last, after)
         })
 }
 

@@ -75,7 +75,7 @@ pub fn is_root() -> bool {
 }
 
 /// Where `tests/run servers` puts the servers.
-fn cache() -> PathBuf {
+pub fn cache() -> PathBuf {
     let cache = std::env::var_os("FTPULSE_TEST_SERVERS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-servers"),
         PathBuf::from,

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -105,11 +105,7 @@ impl Settings {
     /// Starts the service; returns when it says where it listens.
     pub fn start(self) -> Ftpulse {
         let mut service = self.launch();
-        let line = service.wait_log("listening", |_| true);
-        let address = line["address"]
-            .as_str()
-            .expect("`listening` names its address");
-        service.http = Some(address.parse().unwrap());
+        service.wait_listening();
         service
     }
 
@@ -118,6 +114,16 @@ impl Settings {
         let mut command = tied(env!("CARGO_BIN_EXE_ftpulse"));
         command.args(&self.args).env_clear().envs(&self.vars);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        self.launch_by(command)
+    }
+
+    /// The variables set so far.
+    pub fn vars(&self) -> &BTreeMap<String, String> {
+        &self.vars
+    }
+
+    /// Starts the service by a command of the test's own, such as a container's.
+    pub fn launch_by(self, mut command: Command) -> Ftpulse {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -180,6 +186,15 @@ impl Ftpulse {
     /// Where it serves HTTP.
     pub fn http(&self) -> SocketAddr {
         self.http.expect("started by `start`")
+    }
+
+    /// Waits until it says where it listens.
+    pub fn wait_listening(&mut self) {
+        let line = self.wait_log("listening", |_| true);
+        let address = line["address"]
+            .as_str()
+            .expect("`listening` names its address");
+        self.http = Some(address.parse().unwrap());
     }
 
     /// Its process id.
