@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::process::tied;
 
@@ -114,8 +115,19 @@ fn write(path: &Path, lines: &[String]) {
     fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
+/// Whether vsftpd takes no real login here: it needs PAM and a user of the machine, which only
+/// root can give it, and only where mount namespaces are allowed.
+pub fn vsftpd_is_anonymous() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let tried = Command::new("unshare").args(["--mount", "true"]).output();
+        !(is_root() && tried.is_ok_and(|output| output.status.success()))
+    })
+}
+
 /// vsftpd. As root with a real login: its PAM service and its user exist in a mount namespace
-/// of its own, so the machine's /etc stays as it is. Without root: anonymous, not chrooted.
+/// of its own, so the machine's /etc stays as it is. Otherwise as nobody:
+/// anonymous, not chrooted.
 pub fn vsftpd(place: &Place<'_>) -> Command {
     let dir = place.dir;
     let yes = |keys: &[&str]| {
@@ -157,7 +169,7 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
     fs::create_dir_all(dir.join("empty")).unwrap();
     fs::create_dir_all(dir.join("pam.d")).unwrap();
     let mut command;
-    if is_root() {
+    if !vsftpd_is_anonymous() {
         conf.push("anonymous_enable=NO\nlocal_umask=022\nsession_support=NO".into());
         conf.extend(yes(&["local_enable", "chroot_local_user"]));
         conf.push("pam_service_name=vsftpd".into());
@@ -193,18 +205,31 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
         command.arg(dir).arg(unpacked("sbin/vsftpd"));
     } else {
         let anonymous = ["anon_upload_enable", "anon_mkdir_write_enable"];
-        conf.extend(yes(&[
-            "run_as_launching_user",
-            "anonymous_enable",
-            "anon_other_write_enable",
-        ]));
+        conf.extend(yes(&["anonymous_enable", "anon_other_write_enable"]));
         conf.extend(yes(&anonymous));
-        conf.push("anon_world_readable_only=NO\nanon_umask=022\nftp_username=nobody".into());
+        conf.push("anon_world_readable_only=NO\nanon_umask=022".into());
         conf.push(format!("anon_root={}", place.root.display()));
-        command = tied(unpacked("sbin/vsftpd"));
+        conf.push("run_as_launching_user=YES\nftp_username=nobody".into());
+        if is_root() {
+            command = tied("setpriv");
+            let id = UNPRIVILEGED.to_string();
+            // The change of user clears the death signal: it is set again.
+            command.args(["--pdeathsig", "KILL", "--clear-groups"]);
+            command
+                .args(["--reuid", &id, "--regid", &id, "--"])
+                .arg(unpacked("sbin/vsftpd"));
+        } else {
+            command = tied(unpacked("sbin/vsftpd"));
+        }
     }
     conf.extend(place.opts.extra.iter().cloned());
     write(&dir.join("vsftpd.conf"), &conf);
+    if is_root() && vsftpd_is_anonymous() {
+        // It reads only its own user's configuration, and makes its log beside it.
+        for path in [dir, &dir.join("vsftpd.conf")] {
+            std::os::unix::fs::chown(path, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
+        }
+    }
     command
         .arg(dir.join("vsftpd.conf"))
         .env("LD_LIBRARY_PATH", libraries());
@@ -296,7 +321,8 @@ fn own_name(which: &str) -> String {
     String::from_utf8(id.stdout).unwrap().trim().into()
 }
 
-/// pure-ftpd. As built by Debian it runs for root only.
+/// pure-ftpd. As built by Debian it runs for root only, and only with all its capabilities
+/// (not in a container with the usual few).
 pub fn pure_ftpd(place: &Place<'_>) -> Command {
     assert!(
         is_root(),

@@ -40,7 +40,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// vsftpd: a process pair a session. Without root: anonymous (any password), not chrooted.
+    /// vsftpd: a process pair a session. Without root or mount namespaces: anonymous (any
+    /// password), not chrooted.
     pub fn vsftpd(opts: Opts) -> Self {
         Self::start("vsftpd", recipes::vsftpd, opts)
     }
@@ -78,7 +79,7 @@ impl Server {
             std::os::unix::fs::chown(&root, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         }
         let seat = seat();
-        let anonymous = name == "vsftpd" && !is_root();
+        let anonymous = name == "vsftpd" && recipes::vsftpd_is_anonymous();
         let mut server = Self {
             name,
             addr: free_port(&seat),
