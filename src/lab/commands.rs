@@ -1,7 +1,6 @@
 //! The commands of a session other than transfers: what each does and answers. A command that is
 //! not served gets 502, one without login 530.
 
-use super::data::Passive;
 use super::events::Event;
 use super::fault::{Kind, Step};
 use super::listing::{Style, facts, stamp};
@@ -296,77 +295,6 @@ impl Session {
             }
             None => self.reply(501, "Not a position."),
         }
-    }
-
-    fn epsv(&mut self, arg: &[u8]) -> Flow {
-        match arg.to_ascii_uppercase().as_slice() {
-            b"" | b"1" => {}
-            b"ALL" => return self.reply(200, "EPSV only from now on."),
-            _ => return self.reply(522, "Network protocol not supported, use (1)"),
-        }
-        let strike = self.strike_at(Step::Epsv, "")?;
-        match strike.as_ref().map(|strike| strike.kind) {
-            Some(Kind::EpsvRefused) => return self.reply(500, "EPSV not understood."),
-            Some(Kind::WrongPasv) => {
-                self.wrong_pasv = true;
-                return self.reply(502, "EPSV not implemented.");
-            }
-            Some(Kind::Garbage(_)) => return self.garbage(),
-            _ => {}
-        }
-        match self.open_passive(strike)? {
-            Some(port) => self.reply(229, &format!("Entering Extended Passive Mode (|||{port}|)")),
-            None => self.reply(425, "No data port could be opened."),
-        }
-    }
-
-    fn pasv(&mut self) -> Flow {
-        let carried = std::mem::take(&mut self.wrong_pasv);
-        let strike = if carried {
-            None
-        } else {
-            self.strike("", |kind| {
-                kind.step() == Some(Step::Epsv) && *kind != Kind::EpsvRefused
-            })?
-        };
-        let kind = strike.as_ref().map(|strike| strike.kind);
-        if let Some(Kind::Garbage(_)) = kind {
-            return self.garbage();
-        }
-        let foreign = carried || kind == Some(Kind::WrongPasv);
-        let Some(port) = self.open_passive(strike)? else {
-            return self.reply(425, "No data port could be opened.");
-        };
-        let host = if foreign { "192,0,2,1" } else { "127,0,0,1" };
-        let (high, low) = (port >> 8, port & 255);
-        self.reply(
-            227,
-            &format!("Entering Passive Mode ({host},{high},{low})."),
-        )
-    }
-
-    /// Opens the data port, in the state that a fault lays on it.
-    fn open_passive(&mut self, strike: Option<Strike>) -> Flow<Option<u16>> {
-        // The old port goes first: a client has one at a time.
-        self.passive = None;
-        let small = self.shared.armed.any_stop_reading();
-        let opened = match strike {
-            Some(Strike {
-                kind: Kind::DataRefused,
-                term,
-            }) => Passive::closed(term),
-            Some(Strike {
-                kind: Kind::DataNotAccepted,
-                term,
-            }) => Passive::stuffed(term),
-            Some(strike) => {
-                self.hold_or_spoil(strike)?;
-                Passive::open(small)
-            }
-            None => Passive::open(small),
-        };
-        self.passive = opened.ok();
-        Ok(self.passive.as_ref().map(Passive::number))
     }
 
     fn listing(&mut self, style: Style, arg: &[u8]) -> Flow {

@@ -3,152 +3,25 @@
 //! end exactly once.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use socket2::{SockRef, Socket};
+use socket2::SockRef;
 
 use super::events::{Event, TransferEnd};
-use super::server::{Shared, loopback_listener, loopback_socket};
+use super::server::Shared;
 use super::session::{End, Flow};
-use super::wait::{Term, ended, reset, wait};
-use crate::clock::mono;
+use super::wait::{reset, wait};
 
 /// Receive buffer of a connection whose reader is going to stop: the kernel doubles it, and the
 /// window closes after a few KiB.
 pub(super) const SMALL_BUFFER: usize = 4096;
-/// How long a client may take from its STOR to its data connection.
-const ACCEPT_TIME: Duration = Duration::from_secs(60);
+/// The window that Linux offers at first; the kernel keeps twice as much room for it.
+const PROMISED_WINDOW: usize = 64 * 1024;
 /// At most this much is thrown away to see how an abandoned connection ended.
 const DISCARD_MAX: usize = 8 << 20;
-
-/// What answers at the data port.
-enum Port {
-    Open(TcpListener),
-    /// Bound, not listening: connects are refused, and nobody else can get the port.
-    Closed(Socket),
-    /// The backlog is full of our own connections: a SYN gets no answer.
-    Stuffed(TcpListener, Vec<TcpStream>),
-}
-
-/// The data port that EPSV or PASV opened.
-pub(super) struct Passive {
-    port: Port,
-    number: u16,
-    /// When a closed or stuffed port opens.
-    pub term: Option<Term>,
-}
-
-impl Passive {
-    pub(super) fn open(small: bool) -> io::Result<Self> {
-        let listener = loopback_listener(8, small.then_some(SMALL_BUFFER))?;
-        let number = listener.local_addr()?.port();
-        Ok(Self {
-            port: Port::Open(listener),
-            number,
-            term: None,
-        })
-    }
-
-    pub(super) fn closed(term: Term) -> io::Result<Self> {
-        let socket = loopback_socket()?;
-        let bound: TcpListener = socket.try_clone()?.into();
-        let number = bound.local_addr()?.port();
-        Ok(Self {
-            port: Port::Closed(socket),
-            number,
-            term: Some(term),
-        })
-    }
-
-    pub(super) fn stuffed(term: Term) -> io::Result<Self> {
-        // A backlog of b takes b + 1 connections; with one more place than the queue of
-        // half-open ones needs, the kernel drops further SYNs and suspects no flood.
-        const BACKLOG: i32 = 1;
-        let listener = loopback_listener(BACKLOG, None)?;
-        let addr = listener.local_addr()?;
-        let fillers = (0..=BACKLOG)
-            .map(|_| TcpStream::connect_timeout(&addr, ACCEPT_TIME))
-            .collect::<io::Result<_>>()?;
-        let port = Port::Stuffed(listener, fillers);
-        Ok(Self {
-            port,
-            number: addr.port(),
-            term: Some(term),
-        })
-    }
-
-    pub(super) fn number(&self) -> u16 {
-        self.number
-    }
-
-    /// Ends the fault of a closed or stuffed port.
-    pub(super) fn unblock(self) -> io::Result<Self> {
-        let port = match self.port {
-            Port::Open(listener) => Port::Open(listener),
-            Port::Closed(socket) => {
-                socket.listen(8)?;
-                socket.set_nonblocking(true)?;
-                Port::Open(socket.into())
-            }
-            Port::Stuffed(listener, fillers) => {
-                for _ in &fillers {
-                    drop(listener.accept()?);
-                }
-                Port::Open(listener)
-            }
-        };
-        Ok(Self {
-            port,
-            number: self.number,
-            term: None,
-        })
-    }
-
-    fn listener(&self) -> Option<&TcpListener> {
-        match &self.port {
-            Port::Open(listener) => Some(listener),
-            Port::Closed(_) | Port::Stuffed(..) => None,
-        }
-    }
-
-    /// The client's connection, if it is there already.
-    pub(super) fn waiting(&self) -> Option<(TcpStream, SocketAddr)> {
-        self.listener()?.accept().ok()
-    }
-
-    /// Waits for the client's connection; `None` when none comes in time.
-    pub(super) fn accept(&self, shared: &Shared, control: &TcpStream) -> Flow<Option<TcpStream>> {
-        let end = Some(mono() + ACCEPT_TIME);
-        let Some(listener) = self.listener() else {
-            return Ok(None);
-        };
-        loop {
-            if let Some((stream, peer)) = self.waiting() {
-                if peer.ip().is_loopback() {
-                    return Ok(Some(stream));
-                }
-                continue;
-            }
-            let mut fds = [
-                shared.stop.watch(),
-                PollFd::new(control, PollFlags::RDHUP),
-                PollFd::new(listener, PollFlags::IN),
-            ];
-            if !wait(&mut fds, end)? {
-                return Ok(None);
-            }
-            let gone = ended(fds[1].revents()) && fds[2].revents().is_empty();
-            if shared.stop.is_open() {
-                return Err(End::Stopped);
-            } else if gone {
-                return Err(End::Gone);
-            }
-        }
-    }
-}
 
 /// One accepted data connection.
 pub(super) struct DataConn {
@@ -179,10 +52,17 @@ impl DataConn {
         })
     }
 
-    /// Keeps the window from growing beyond what it is.
-    pub(super) fn shrink(&self) {
-        // Only the size of the wedge depends on it.
-        let _ = SockRef::from(&self.stream).set_recv_buffer_size(SMALL_BUFFER);
+    /// Keeps the window from growing beyond what every connection starts with. A buffer smaller
+    /// than a window that is already promised would drop segments and look like a dead path.
+    pub(super) fn hold_window(&self) {
+        let socket = SockRef::from(&self.stream);
+        let small = socket
+            .recv_buffer_size()
+            .is_ok_and(|bytes| bytes <= 2 * SMALL_BUFFER);
+        if !small {
+            // Only the size of the wedge depends on it.
+            let _ = socket.set_recv_buffer_size(PROMISED_WINDOW);
+        }
     }
 
     /// Tells how the connection ended; only the first time counts.

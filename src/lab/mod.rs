@@ -11,6 +11,7 @@ mod fault;
 mod fs;
 mod listing;
 mod names;
+mod passive;
 mod paths;
 mod reply;
 mod script;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::data::{DataConn, Passive};
+use super::data::DataConn;
 use super::events::Event;
 use super::fault::{Kind, Step, Until};
+use super::passive::Passive;
 use super::paths::VPath;
 use super::reply::Spoil;
 use super::server::Shared;

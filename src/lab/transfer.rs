@@ -89,11 +89,9 @@ impl Session {
             return self.reply(425, "No data connection came.");
         };
         let faults = VecDeque::from(self.shared.armed.mid_file(&name));
-        if faults
-            .iter()
-            .any(|(_, slot)| matches!(slot.fault.kind, Kind::StopReading { .. }))
-        {
-            data.shrink();
+        let stops = |kind: &Kind| matches!(kind, Kind::StopReading { .. });
+        if faults.iter().any(|(_, slot)| stops(&slot.fault.kind)) {
+            data.hold_window();
         }
         self.reply(150, "Ok to send data.")?;
         let upload = Upload {
