@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::http::{self, Answer, Metrics};
 use super::process::{Running, spawn, tied};
 use super::servers::Server;
-use super::{PATIENCE, temp_dir, wait_until};
+use super::{PATIENCE, temp_dir, wait_for, wait_until};
 
 /// The settings of a service that is not started yet.
 pub struct Settings {
@@ -255,6 +255,17 @@ impl Ftpulse {
             }
             lines = self.log.grown.wait_timeout(lines, left).unwrap().0;
         }
+    }
+
+    /// Waits for a log line with one of these messages; earlier lines count too.
+    pub fn wait_any(&self, messages: &[&str]) -> Value {
+        let what = messages.join(" or ");
+        wait_for(&what, PATIENCE, || {
+            let lines = self.lines();
+            lines
+                .into_iter()
+                .find(|l| l["msg"].as_str().is_some_and(|m| messages.contains(&m)))
+        })
     }
 
     /// All log lines so far with that message.
