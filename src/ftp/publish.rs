@@ -27,9 +27,14 @@ impl Session {
     /// Renames the sent and verified temp to its final name (RFC 959 section 4.1.3).
     pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
         attempt.enter(Stage::Publishing);
-        self.rename(&attempt.temp, target)?;
-        attempt.enter(Stage::Published);
-        Ok(())
+        let renamed = self.rename(&attempt.temp, target);
+        match &renamed {
+            Ok(()) => attempt.enter(Stage::Published),
+            // A clear no: not published, for sure.
+            Err(Trouble::Refused { code, .. }) if *code != 421 => attempt.enter(Stage::Sending),
+            Err(_) => {}
+        }
+        renamed
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
@@ -47,7 +52,11 @@ impl Session {
     fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
         match self.step("SIZE", |client| client.size(name)) {
             Ok(_) => Ok(false),
-            Err(Trouble::Refused { code: 550, .. }) => Ok(true),
+            // Without SIZE there is nothing better to ask: the refusal before stands.
+            Err(Trouble::Refused { code: 550 | 500 | 502 | 504, .. }) => Ok(true),
+            Err(Trouble::Refused { code: 421, text, verb }) => {
+                Err(Trouble::Refused { code: 421, text, verb })
+            }
             Err(Trouble::Refused { .. }) => Ok(false),
             Err(trouble) => Err(trouble),
         }
@@ -104,8 +113,14 @@ pub fn resolve(
     {
         match asked(ask(session, attempt, fresh)?) {
             Next::PublishFresh => {
-                session.publish(fresh, target)?;
-                return Ok(Resolved::Delivered(fresh.source()));
+                let published = session.publish(fresh, target);
+                if fresh.stage() != Stage::Publishing {
+                    // A clear result of the whole chain: only `fresh` has a name left.
+                    old.iter()
+                        .filter(|a| a.stage().remedy() == Remedy::Ask)
+                        .for_each(|a| a.enter(Stage::Opened));
+                }
+                return published.map(|()| Resolved::Delivered(fresh.source()));
             }
             Next::Delivered => resolved = Resolved::Delivered(attempt.source()),
             Next::Later => return Ok(Resolved::Open),

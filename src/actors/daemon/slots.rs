@@ -52,7 +52,7 @@ pub enum RunningKind {
         attempt: Arc<Attempt>,
     },
     Sweep {
-        temps: Vec<String>,
+        temps: Vec<Arc<Attempt>>,
     },
 }
 
@@ -176,8 +176,11 @@ impl DaemonActor {
 
     /// One slot's share of a Tick: deadlines, beats, restarts.
     pub(super) fn beat(&mut self, index: usize, scheduled: Mono, now: Mono, this: &Addr<Self>) {
+        if self.retired {
+            return;
+        }
         let Some(handle) = self.slots[index].handle.clone() else {
-            if now >= self.slots[index].due && !self.retired {
+            if now >= self.slots[index].due {
                 self.restart(index, now, this);
             }
             return;

@@ -129,7 +129,7 @@ impl DaemonActor {
             }
             Some(RunningKind::Upload { path, attempt }) => {
                 if attempt.stage() != Stage::Opened {
-                    self.routes[route].sweep_later(attempt.temp.clone(), due);
+                    self.routes[route].sweep_later(Arc::clone(&attempt), due);
                 }
                 self.retry(
                     route,

@@ -65,7 +65,7 @@ pub struct RouteState {
     failures: u32,
     paused: Mono,
     pub suspended: bool,
-    sweeps: Vec<(String, Due)>,
+    sweeps: Vec<(Arc<Attempt>, Due)>,
     delivered: u64,
     problem: Option<String>,
 }
@@ -117,7 +117,7 @@ impl RouteState {
         }
     }
 
-    pub fn sweep_later(&mut self, temp: String, due: Due) {
+    pub fn sweep_later(&mut self, temp: Arc<Attempt>, due: Due) {
         if self.sweeps.len() >= SWEEPS {
             self.sweeps.remove(0);
         }
@@ -132,12 +132,16 @@ impl RouteState {
         }
     }
 
-    fn due_sweeps(&mut self, now: Mono) -> Vec<String> {
+    /// What is to be swept now. Not the temp of an attempt that may be published under it yet:
+    /// while that is in doubt its temp is the only evidence, and maybe the only copy.
+    fn due_sweeps(&mut self, now: Mono) -> Vec<Arc<Attempt>> {
         let mut out = Vec::new();
-        self.sweeps.retain(|(temp, due)| {
-            let take = out.len() < SWEEP_BATCH && matches!(due, Due::At(at) if *at <= now);
+        self.sweeps.retain(|(attempt, due)| {
+            let take = out.len() < SWEEP_BATCH
+                && matches!(due, Due::At(at) if *at <= now)
+                && attempt.stage() != Stage::Publishing;
             if take {
-                out.push(temp.clone());
+                out.push(Arc::clone(attempt));
             }
             !take
         });
@@ -347,16 +351,9 @@ impl DaemonActor {
         }
         let temps = self.routes[route].due_sweeps(now);
         if !temps.is_empty() {
-            let work = Work::Sweep(Sweep {
-                temps: temps.clone(),
-            });
-            if !self.hand_over(
-                index,
-                work,
-                RunningKind::Sweep {
-                    temps: temps.clone(),
-                },
-            ) {
+            let names = temps.iter().map(|a| a.temp.clone()).collect();
+            let kind = RunningKind::Sweep { temps: temps.clone() };
+            if !self.hand_over(index, Work::Sweep(Sweep { temps: names }), kind) {
                 self.sweep_again(route, temps, now);
             }
         }
@@ -393,7 +390,7 @@ impl DaemonActor {
         self.routes[route].backlog.put_back(path, until);
     }
 
-    fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {
+    fn sweep_again(&mut self, route: usize, temps: Vec<Arc<Attempt>>, now: Mono) {
         let due = Due::At(now + self.config.quarantine.hold);
         for temp in temps {
             self.routes[route].sweep_later(temp, due);
@@ -418,9 +415,10 @@ impl DaemonActor {
                 self.sweep_again(route, temps, now);
                 self.destination(route, &failure, now);
             }
-            (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
+            (RunningKind::Sweep { mut temps }, JobResult::Swept { left }) => {
                 self.routes[route].failures = 0;
-                self.sweep_again(route, left, now);
+                temps.retain(|a| left.contains(&a.temp));
+                self.sweep_again(route, temps, now);
             }
             (RunningKind::Sweep { .. }, JobResult::Delivered { .. }) => {}
             (
@@ -473,7 +471,9 @@ impl DaemonActor {
         let sent = source.unwrap_or(facts.stamp);
         facts.delivered = Some(sent);
         facts.failures = 0;
-        facts.doubts.clear();
+        for settled in facts.doubts.drain(..) {
+            settled.enter(Stage::Published);
+        }
         let incident = facts.incident.take();
         info!(self.log, "file delivered"; "route" => &name, "file" => escape(path).into_owned(),
             "bytes" => sent.size, "seconds" => took.as_secs_f64(), "next" => "its source is finished");
@@ -501,7 +501,11 @@ impl DaemonActor {
         if attempt.stage() != Stage::Opened {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(attempt.temp.clone(), due);
+            self.routes[route].sweep_later(Arc::clone(&attempt), due);
+        }
+        if failure.connected {
+            self.routes[route].failures = 0;
+            self.ask_for_seat(route, failure);
         }
         match failure.kind {
             FailureKind::Changed | FailureKind::Vanished => {
@@ -592,15 +596,21 @@ impl DaemonActor {
             "destination" => &key, "failures" => state.failures,
             "phase" => failure.phase.as_str(), "error" => escape(&failure.error).into_owned(),
             "next" => format!("again in {pause:.1?}; files wait and lose nothing"));
+        self.ask_for_seat(route, failure);
+    }
+
+    /// Our own ghosts in the quarantine may hold the seats that the server says are taken.
+    fn ask_for_seat(&self, route: usize, failure: &Failure) {
+        let state = &self.routes[route];
         let no_seat = match failure.code {
             Some(421) => true,
-            // 530 before any success is a wrong password; after one, our ghosts may hold the seats.
+            // 530 before any success is a wrong password.
             Some(530) => state.delivered > 0,
             _ => false,
         };
-        // Refused: the next failure says it again.
         if no_seat {
-            let _ = self.peers.seats.try_send(Seats { destination: key });
+            // No room for it: the next failure says it again.
+            let _ = self.peers.seats.try_send(Seats { destination: state.config.server.key() });
         }
     }
 }
