@@ -8,6 +8,7 @@ pub mod said;
 pub mod scan;
 pub mod settle;
 pub mod source;
+mod still;
 mod stow;
 pub mod taking;
 pub mod waiting;

@@ -11,6 +11,7 @@ mod scans;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
@@ -23,6 +24,7 @@ use super::said::{Said, Say};
 use super::scan::{Totals, what_it_is};
 use super::settle::{Settle, Sight, Verdict};
 use super::source::facts_of;
+use super::still::Still;
 use super::taking::{Taking, check_name};
 use super::waiting::{BATCH, Waiting};
 use super::watch::{FsEvent, Inlet, Kind};
@@ -115,10 +117,16 @@ pub struct Work {
     /// Something was offered or given back since the last scan.
     moved_on: bool,
     scans: u32,
+    still: Still,
+    /// Periodic scans left out in a row, as nothing had moved.
+    left_out: u32,
+    /// The next scan has a cause; else it is the periodic one.
+    scan_wanted: bool,
     /// Something happened to the folder itself, or to one that leads to it.
     folder_moved: bool,
     next_scan: Mono,
-    no_scan_before: Mono,
+    scan_ended: Mono,
+    scan_length: Duration,
     no_offer_before: Mono,
     state_changed: bool,
     state_told: Option<State>,
@@ -154,9 +162,13 @@ impl Work {
             credit: 0,
             moved_on: false,
             scans: 0,
+            still: Still::default(),
+            left_out: 0,
+            scan_wanted: true,
             folder_moved: true,
             next_scan: Mono::ZERO,
-            no_scan_before: Mono::ZERO,
+            scan_ended: Mono::ZERO,
+            scan_length: Duration::ZERO,
             no_offer_before: Mono::ZERO,
             state_changed: true,
             state_told: None,
@@ -179,7 +191,7 @@ impl Work {
         }
         if self.folder.root().is_some() {
             if now.mono >= self.next_scan {
-                self.scan_all();
+                self.scan_due();
             }
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());

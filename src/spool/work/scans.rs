@@ -2,6 +2,7 @@
 //! No scan without a cause, and never in a storm: each leaves a gap behind it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use slog::{Logger, debug, info, warn};
@@ -14,6 +15,7 @@ use crate::spool::memory::Memory;
 use crate::spool::said::Said;
 use crate::spool::scan::{Eyes, Finds, Scan, Totals};
 use crate::spool::settle::Sight;
+use crate::spool::still::Still;
 use crate::spool::taking::Taking;
 use crate::spool::waiting::Waiting;
 use crate::spool::{Facts, Now};
@@ -27,8 +29,12 @@ const BLIND_SCANS_A_TRY: u32 = 12;
 /// In a spool of more than a batch, files that cannot be read are tried again at every such scan
 /// only: tried at each, ten thousand of them would keep all others from their turn.
 const SCANS_A_RETRY: u32 = 10;
+/// Periodic scans left out in a row, where no folder's time has moved: a kept file that another
+/// machine writes in place is found within ten minutes, and idling costs next to nothing.
+const LEFT_OUT_MAX: u32 = 9;
 /// No two scans of the whole spool begin closer together than this, and than 4 times the last
-/// one's length: at most a fifth of the time goes into scans, whatever asks for them.
+/// one's length: at most a fifth of the time goes into scans, whatever asks for them. A scan for
+/// the next batch has earned its way by the batch before: once the length is enough there.
 const GAP_MIN: Duration = Duration::from_secs(1);
 const GAP_LENGTHS: u32 = 4;
 /// With fewer files in hand than this, and more in the spool, the next batch is fetched.
@@ -37,7 +43,33 @@ const REFILL_BELOW: usize = BATCH / 10;
 impl Work {
     /// A scan is wanted, as soon as the gap allows.
     pub(super) fn scan_soon(&mut self) {
-        self.next_scan = self.next_scan.min(self.no_scan_before);
+        self.scan_wanted = true;
+        self.next_scan = self.next_scan.min(self.scan_ended + self.gap(GAP_LENGTHS));
+    }
+
+    fn gap(&self, lengths: u32) -> Duration {
+        (self.scan_length * lengths).max(GAP_MIN)
+    }
+
+    /// The time for a scan has come: does it, or finds that nothing has moved.
+    pub(super) fn scan_due(&mut self) {
+        let periodic = !self.scan_wanted && !self.folder.blind && self.rest.files == 0;
+        let now = (self.clock.now)();
+        if periodic && self.left_out < LEFT_OUT_MAX {
+            self.look_at_folder(now);
+            if self
+                .folder
+                .root()
+                .is_some_and(|root| self.still.holds(root))
+            {
+                self.left_out += 1;
+                self.next_scan = now.mono + RESCAN;
+                return;
+            }
+        }
+        self.left_out = 0;
+        self.scan_wanted = false;
+        self.scan_all();
     }
 
     /// The files in hand run out while there are more in the spool, and the daemon wants them.
@@ -45,7 +77,8 @@ impl Work {
         let in_hand = self.waiting.len() + self.settle.len();
         let wanted = self.credit > self.waiting.len();
         if self.rest.files > 0 && self.moved_on && wanted && in_hand < REFILL_BELOW {
-            self.scan_soon();
+            self.scan_wanted = true;
+            self.next_scan = self.next_scan.min(self.scan_ended + self.gap(1));
         }
     }
 
@@ -65,6 +98,7 @@ impl Work {
 
     fn begin_anew(&mut self, now: Mono) {
         self.next_scan = now;
+        self.scan_wanted = true;
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
         }
@@ -94,19 +128,22 @@ impl Work {
         }
         self.settle.begin_round();
         self.memory.begin_round();
+        self.still.begin();
         let found = self.walk("");
         let ended = (self.clock.now)().mono;
-        let gap = (ended.saturating_sub(begun.mono) * GAP_LENGTHS).max(GAP_MIN);
-        self.no_scan_before = ended + gap;
+        (self.scan_ended, self.scan_length) = (ended, ended.saturating_sub(begun.mono));
         let pause = if self.folder.blind || found.is_err() {
             RESCAN_BLIND
         } else {
             RESCAN
         };
-        self.next_scan = ended + pause.max(gap);
+        self.next_scan = ended + pause.max(self.gap(GAP_LENGTHS));
         match found {
             Ok(finds) => self.take_all(finds),
-            Err(error) => self.folder.trouble(&error),
+            Err(error) => {
+                self.still.forget();
+                self.folder.trouble(&error);
+            }
         }
         self.state_changed = true;
     }
@@ -135,6 +172,8 @@ impl Work {
         if finds.complete {
             self.settle.end_round();
             self.memory.end_round();
+        } else {
+            self.still.forget();
         }
         self.moved_on = false;
         self.put_back(finds.leftovers);
@@ -158,11 +197,13 @@ impl Work {
             return Err(io::ErrorKind::NotFound.into());
         };
         let root = root.try_clone()?;
+        let now = (self.clock.now)();
         let Self {
             taking,
             folder,
             memory,
             said,
+            still,
             log,
             route,
             stop,
@@ -174,16 +215,16 @@ impl Work {
             places: BATCH,
             stop,
         };
-        scan.run(
-            &root,
-            start,
-            &mut Sieve {
-                folder,
-                memory,
-                said,
-                log,
-            },
-        )
+        let mut sieve = Sieve {
+            root: &root,
+            folder,
+            memory,
+            said,
+            still,
+            log,
+            now,
+        };
+        scan.run(&root, start, &mut sieve)
     }
 
     /// Sources that an earlier life had hidden and not finished.
@@ -215,15 +256,20 @@ impl Work {
 
 /// What a scan asks this route's memory.
 struct Sieve<'a> {
+    root: &'a OwnedFd,
     folder: &'a mut Folder,
     memory: &'a mut Memory,
     said: &'a mut Said,
+    still: &'a mut Still,
     log: &'a Logger,
+    /// When the scan began.
+    now: Now,
 }
 
 impl Eyes for Sieve<'_> {
     fn entering(&mut self, rel: &str) {
         self.folder.watch_folder(rel);
+        self.still.note(self.root, rel, self.now);
     }
 
     fn wants(&mut self, rel: &str, facts: &Facts) -> bool {
