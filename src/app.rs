@@ -138,7 +138,10 @@ impl Service {
                 log,
                 turned,
                 problems: problems_in,
-                over: Box::new(move |how| drop(tell.send(how))),
+                over: Box::new(move |how| {
+                    // Nobody waits any more: the service is over already.
+                    let _ = tell.send(how);
+                }),
             }
         };
         let limits = limits(config);

@@ -53,10 +53,19 @@ impl Session {
         match self.step("SIZE", |client| client.size(name)) {
             Ok(_) => Ok(false),
             // Without SIZE there is nothing better to ask: the refusal before stands.
-            Err(Trouble::Refused { code: 550 | 500 | 502 | 504, .. }) => Ok(true),
-            Err(Trouble::Refused { code: 421, text, verb }) => {
-                Err(Trouble::Refused { code: 421, text, verb })
-            }
+            Err(Trouble::Refused {
+                code: 550 | 500 | 502 | 504,
+                ..
+            }) => Ok(true),
+            Err(Trouble::Refused {
+                code: 421,
+                text,
+                verb,
+            }) => Err(Trouble::Refused {
+                code: 421,
+                text,
+                verb,
+            }),
             Err(Trouble::Refused { .. }) => Ok(false),
             Err(trouble) => Err(trouble),
         }

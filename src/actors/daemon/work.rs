@@ -352,7 +352,9 @@ impl DaemonActor {
         let temps = self.routes[route].due_sweeps(now);
         if !temps.is_empty() {
             let names = temps.iter().map(|a| a.temp.clone()).collect();
-            let kind = RunningKind::Sweep { temps: temps.clone() };
+            let kind = RunningKind::Sweep {
+                temps: temps.clone(),
+            };
             if !self.hand_over(index, Work::Sweep(Sweep { temps: names }), kind) {
                 self.sweep_again(route, temps, now);
             }
@@ -610,7 +612,9 @@ impl DaemonActor {
         };
         if no_seat {
             // No room for it: the next failure says it again.
-            let _ = self.peers.seats.try_send(Seats { destination: state.config.server.key() });
+            let _ = self.peers.seats.try_send(Seats {
+                destination: state.config.server.key(),
+            });
         }
     }
 }
