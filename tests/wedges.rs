@@ -123,9 +123,7 @@ fn a_wedge_without_any_voucher_is_convicted_within_n_plus_two_intervals() {
     let found = verdicts(&lab, &service, 5);
     let silent: Vec<_> = found
         .iter()
-        .map(|(i, _)| {
-            i["detected_at"].as_f64().unwrap() - i["last_sign_of_life"].as_f64().unwrap()
-        })
+        .map(|(i, _)| i["detected_at"].as_f64().unwrap() - i["last_sign_of_life"].as_f64().unwrap())
         .collect();
     let since_struck: Vec<_> = found.iter().map(|(_, seconds)| *seconds).collect();
     // One tick on top: at this interval a tick is an interval.
