@@ -62,7 +62,8 @@ pub fn sample(fd: BorrowedFd<'_>) -> Option<Socket> {
         state: info.tcpi_state,
         retransmits: info.tcpi_retransmits,
         probes: info.tcpi_probes,
-        acked: info.tcpi_bytes_acked,
+        // The kernel counts our SYN.
+        acked: info.tcpi_bytes_acked.saturating_sub(1),
         unsent,
         unacked: unacknowledged(fd).saturating_sub(unsent),
         window: info.tcpi_snd_wnd,

@@ -157,6 +157,10 @@ impl DaemonActor {
             .as_ref()
             .and_then(|h| thread::facts(h.fence.thread()));
         let at = clock::unix();
+        let data = last.and_then(|s| s.data).unwrap_or_default();
+        // The cell counts a chunk when its call has returned; a wedged call holds a part of one.
+        let counted = slot.handle.as_ref().map_or(0, |h| h.bytes());
+        let bytes_sent = counted.max(data.acked + data.unacked + data.unsent);
         Incident {
             id: self.incident,
             route: self.routes[slot.route].config.name.clone(),
@@ -172,8 +176,8 @@ impl DaemonActor {
             last_sign_of_life: at - silent.as_secs_f64(),
             detected_at: at,
             recovered_at: None,
-            bytes_sent: slot.handle.as_ref().map_or(0, |h| h.bytes()),
-            bytes_acked: last.and_then(|s| s.data).map_or(0, |d| d.acked),
+            bytes_sent,
+            bytes_acked: data.acked,
             control: last.and_then(|s| s.control).map(|s| shown(&s)),
             data: last.and_then(|s| s.data).map(|s| shown(&s)),
             thread: thread.map(|t| ThreadReport {
