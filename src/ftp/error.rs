@@ -81,6 +81,14 @@ impl Trouble {
                     ),
                 },
             },
+            FtpError::ConnectionError(error) => match error.downcast::<Self>() {
+                // The data connection failed inside suppaftp; it has told its own story.
+                Ok(trouble) => trouble,
+                Err(error) => Self::Lost {
+                    phase: handle.phase(),
+                    error: format!("{verb}: {error}"),
+                },
+            },
             other => Self::Lost {
                 phase: handle.phase(),
                 error: format!("{verb}: {other}"),
@@ -88,7 +96,13 @@ impl Trouble {
         }
     }
 
-    /// The same for an error of the system on a connection.
+    /// Takes a reply for whole only while nothing stopped the worker: the fence's dead descriptor
+    /// cuts a reply that comes in pieces, and suppaftp takes such a part for the whole.
+    pub fn unless_stopped<T>(handle: &WorkerHandle, value: T) -> Result<T, Self> {
+        handle.check().map(|()| value).map_err(Self::from)
+    }
+
+    /// Names an error of the system on a connection, the fence and the interrupt first.
     pub fn from_io(handle: &WorkerHandle, what: &str, error: &io::Error) -> Self {
         match handle.check() {
             Err(stop) => stop.into(),

@@ -5,11 +5,13 @@
 mod dial;
 mod error;
 mod plain;
+mod probe;
 mod publish;
 mod session;
 mod transfer;
 
 pub use error::Trouble;
+pub use probe::{Features, Listing};
 pub use publish::{Resolved, resolve, take_away};
 pub use session::{Session, Setup};
 pub use transfer::send;

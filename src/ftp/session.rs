@@ -64,6 +64,18 @@ pub struct Session {
 impl Session {
     /// Connects, logs in, sets binary, goes to the remote folder (made as needed).
     pub fn open(setup: &Setup) -> Result<Self, Trouble> {
+        let mut session = Self::connect(setup)?;
+        match session.enter_folder() {
+            Ok(()) => Ok(session),
+            Err(trouble) => {
+                session.discard();
+                Err(trouble)
+            }
+        }
+    }
+
+    /// Connects, logs in, sets binary; stays in the login folder.
+    pub fn connect(setup: &Setup) -> Result<Self, Trouble> {
         let Setup {
             handle,
             route,
@@ -93,13 +105,11 @@ impl Session {
         )?;
         handle.begin(Phase::Greeting, Some(timers.reply));
         // From here on an error leaves a client behind whose drop must find a dead descriptor.
-        let opened = Self::greet(setup, stream).and_then(|mut session| {
-            match session.log_in().and_then(|()| session.enter_folder()) {
-                Ok(()) => Ok(session),
-                Err(trouble) => {
-                    session.discard();
-                    Err(trouble)
-                }
+        let opened = Self::greet(setup, stream).and_then(|mut session| match session.log_in() {
+            Ok(()) => Ok(session),
+            Err(trouble) => {
+                session.discard();
+                Err(trouble)
             }
         });
         if opened.is_err() {
@@ -111,6 +121,7 @@ impl Session {
     fn greet(setup: &Setup, stream: TcpStream) -> Result<Self, Trouble> {
         let client = Client::connect_with_stream(stream)
             .map_err(|e| Trouble::from_ftp(&setup.handle, "greeting", e))?;
+        Trouble::unless_stopped(&setup.handle, ())?;
         let data_begun = Arc::new(AtomicBool::new(false));
         let client =
             client.passive_stream_builder(transfer::data_connector(setup, Arc::clone(&data_begun)));
@@ -164,7 +175,8 @@ impl Session {
         }
     }
 
-    fn change_folder(&mut self, folder: &str) -> Result<(), Trouble> {
+    /// Goes to a folder.
+    pub fn change_folder(&mut self, folder: &str) -> Result<(), Trouble> {
         self.step("CWD", |client| client.cwd(folder))
     }
 
@@ -213,7 +225,16 @@ impl Session {
         handle.check()?;
         let result = run(&mut self.client).map_err(|e| Trouble::from_ftp(&handle, verb, e));
         handle.ack();
-        result
+        match result {
+            // A 250 to RNTO that was read means that the file is published, whatever came then;
+            // only the session is over.
+            Ok(value) if verb == "RNTO" => {
+                self.broken |= handle.check().is_err();
+                Ok(value)
+            }
+            Ok(value) => Trouble::unless_stopped(&handle, value),
+            other => other,
+        }
     }
 
     /// A command with an argument; answers the status, one of `expected`.

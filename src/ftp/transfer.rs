@@ -106,7 +106,7 @@ fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
     let result = session.client.put_with_stream(&attempt.temp);
     handle.ack();
     let begun = session.data_begun.load(SeqCst);
-    result.map_err(|error| {
+    let result = result.map_err(|error| {
         let verb = if begun { "STOR" } else { "EPSV/PASV" };
         let trouble = match error {
             FtpError::ConnectionError(e) if e.get_ref().is_some_and(|i| i.is::<Trouble>()) => {
@@ -129,7 +129,8 @@ fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
             handle.fence.abandon(Which::Data);
         }
         trouble
-    })
+    });
+    result.and_then(|stream| Trouble::unless_stopped(&handle, stream))
 }
 
 /// What runs inside suppaftp between EPSV/PASV and STOR.
@@ -187,7 +188,8 @@ fn stream_file(
     handle.begin(Phase::FinalReply, Some(setup.timers.reply));
     let result = stream
         .finish()
-        .map_err(|e| Trouble::from_ftp(handle, "STOR", e));
+        .map_err(|e| Trouble::from_ftp(handle, "STOR", e))
+        .and_then(|()| Trouble::unless_stopped(handle, ()));
     handle.ack();
     match &result {
         Ok(()) => handle.fence.release(Which::Data),

@@ -1,0 +1,331 @@
+//! What no upload asks a server: what it can, what a folder holds, what time it has. The session
+//! and the bounds are those of an upload; nothing on the server changes but a folder that
+//! `make_folder` or `remove_folder` names. Foreign text is handed on as it came: escape it.
+
+use std::io::{ErrorKind, Read};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, SystemTime};
+
+use suppaftp::types::Mode;
+use suppaftp::{FtpError, Status};
+
+use super::plain::Transfer;
+use super::{Session, Trouble};
+use crate::clock;
+use crate::core::names::Phase;
+use crate::sys::fence::Which;
+
+/// The longest that a listing may take, however alive it is: it only shows that listing works.
+const LISTING_BOUND: Duration = Duration::from_secs(120);
+
+/// What FEAT answered (RFC 2389): labels in capitals, each with its parameters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Features(Vec<(String, String)>);
+
+impl Features {
+    /// Whether the label is there; for `REST STREAM` also its first parameter.
+    pub fn has(&self, label: &str) -> bool {
+        let (label, parameter) = label.split_once(' ').unwrap_or((label, ""));
+        let fits = |(l, p): &(String, String)| {
+            l == label
+                && (parameter.is_empty() || p.split(' ').any(|p| p.eq_ignore_ascii_case(parameter)))
+        };
+        self.0.iter().any(fits)
+    }
+}
+
+/// What a listing of a folder showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listing {
+    /// Lines, the folder itself and its parent left out where the server marks them (MLSD).
+    pub entries: u64,
+    /// The command that worked.
+    pub by: &'static str,
+    /// How the data connection was asked for.
+    pub passive: &'static str,
+}
+
+impl Session {
+    /// The greeting as it came.
+    pub fn greeting(&self) -> &str {
+        self.client.get_welcome_msg().unwrap_or_default()
+    }
+
+    /// The server's address.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.client.get_ref().peer_addr().ok()
+    }
+
+    /// Goes to the route's remote folder, which is not made.
+    pub fn enter_existing_folder(&mut self) -> Result<(), Trouble> {
+        let folder = self.setup.route.server.folder.clone();
+        if folder.is_empty() {
+            return Ok(());
+        }
+        self.change_folder(&folder)
+    }
+
+    /// The current folder, as CWD takes it.
+    pub fn current_folder(&mut self) -> Result<String, Trouble> {
+        self.step("PWD", |client| client.pwd())
+    }
+
+    /// Makes the route's remote folder and its parents and goes there. Those that were not there
+    /// before are added to `made`, outermost first, whatever happens then.
+    pub fn make_missing_folders(&mut self, made: &mut Vec<String>) -> Result<(), Trouble> {
+        let folder = self.setup.route.server.folder.clone();
+        let mut path = String::new();
+        for part in folder.split('/').filter(|part| !part.is_empty()) {
+            if !path.is_empty() || folder.starts_with('/') {
+                path.push('/');
+            }
+            path.push_str(part);
+            match self.step("MKD", |client| client.mkdir(&path)) {
+                Ok(()) => made.push(path.clone()),
+                // It exists, or may not be made: the CWD below tells.
+                Err(Trouble::Refused {
+                    code: 500..=599, ..
+                }) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        self.change_folder(&folder)
+    }
+
+    /// Removes folders that `make_missing_folders` made, innermost first, by a session that stands
+    /// where they were made from. True if all are gone.
+    pub fn remove_folders(&mut self, made: &[String]) -> Result<bool, Trouble> {
+        let mut gone = true;
+        for folder in made.iter().rev() {
+            match self.step("RMD", |client| client.rmdir(folder)) {
+                Ok(()) => {}
+                Err(Trouble::Refused { code, .. }) if code != 421 => gone = false,
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(gone)
+    }
+
+    /// Asks what the server can; `None` if it does not know FEAT.
+    pub fn features(&mut self) -> Result<Option<Features>, Trouble> {
+        let answered = self.step("FEAT", |client| match client.feat() {
+            // All lines were read, they only are not what RFC 2389 asks for.
+            Err(FtpError::BadResponse) => Ok(None),
+            other => other.map(Some),
+        });
+        match answered {
+            Ok(features) => Ok(features.map(|features| {
+                let known = features.into_iter();
+                let upper = |(label, rest): (String, Option<String>)| {
+                    (label.to_uppercase(), rest.unwrap_or_default())
+                };
+                Features(known.map(upper).collect())
+            })),
+            Err(Trouble::Refused {
+                code: 500..=599, ..
+            }) => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
+    /// Lists the current folder: MLSD if `machine`, else or where it is refused LIST.
+    pub fn list(&mut self, machine: bool) -> Result<Listing, Trouble> {
+        if machine {
+            match self.list_by("MLSD") {
+                Err(Trouble::Refused {
+                    code: 500..=504, ..
+                }) => {}
+                other => return other,
+            }
+        }
+        self.list_by("LIST")
+    }
+
+    fn list_by(&mut self, verb: &'static str) -> Result<Listing, Trouble> {
+        let stream = match self.open_data(verb) {
+            Err(Trouble::Refused {
+                code: 500..=599, ..
+            }) if !self.data_begun.load(SeqCst) && !self.plain_passive => {
+                // EPSV was refused (RFC 2428 section 3): this server gets PASV from now on.
+                self.plain_passive = true;
+                self.client.set_mode(Mode::Passive);
+                self.open_data(verb)?
+            }
+            other => other?,
+        };
+        let entries = self.count_lines(stream, verb)?;
+        Ok(Listing {
+            entries,
+            by: verb,
+            passive: if self.plain_passive { "PASV" } else { "EPSV" },
+        })
+    }
+
+    fn open_data(&mut self, verb: &'static str) -> Result<Transfer, Trouble> {
+        let handle = Arc::clone(&self.setup.handle);
+        self.data_begun.store(false, SeqCst);
+        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        handle.check()?;
+        let opened = self
+            .client
+            .custom_data_command(verb, &[Status::AboutToSend, Status::AlreadyOpen]);
+        handle.ack();
+        let opened = opened.map_err(|error| {
+            let begun = self.data_begun.load(SeqCst);
+            let trouble = Trouble::from_ftp(&handle, if begun { verb } else { "EPSV/PASV" }, error);
+            if handle.check().is_ok() {
+                handle.fence.abandon(Which::Data);
+            }
+            trouble
+        });
+        opened.and_then(|(_, stream)| Trouble::unless_stopped(&handle, stream))
+    }
+
+    /// Reads a listing to its end, keeping nothing of it.
+    fn count_lines(&mut self, mut stream: Transfer, verb: &'static str) -> Result<u64, Trouble> {
+        let handle = Arc::clone(&self.setup.handle);
+        let end = clock::mono() + LISTING_BOUND;
+        let stall = self.setup.timers.stall;
+        let mut counter = Counter::default();
+        let mut buffer = [0u8; 16 * 1024];
+        let read = loop {
+            let left = end.saturating_sub(clock::mono());
+            handle.begin(Phase::Transfer, Some(stall.min(left)));
+            if let Err(stop) = handle.check() {
+                break Err(stop.into());
+            }
+            match stream.read(&mut buffer) {
+                // The dead descriptor of an interrupt reads as an end, too.
+                Ok(0) => break handle.check().map_err(Trouble::from),
+                Ok(read) => counter.take(&buffer[..read]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => break Err(Trouble::from_io(&handle, "reading the listing", &e)),
+            }
+        };
+        if let Err(trouble) = read {
+            if handle.check().is_ok() {
+                // Or the drop would wait for a completion reply.
+                handle.fence.abandon(Which::Data);
+                handle.fence.abandon(Which::Control);
+            }
+            self.broken = true;
+            return Err(trouble);
+        }
+        // The keeper would hold the connection open, and the server waits for its end.
+        handle.fence.release(Which::Data);
+        handle.begin(Phase::FinalReply, Some(self.setup.timers.reply));
+        let finished = stream.finish();
+        handle.ack();
+        finished.map_err(|e| Trouble::from_ftp(&handle, verb, e))?;
+        Trouble::unless_stopped(&handle, counter.entries())
+    }
+
+    /// When the file was modified by the server's clock; `None` if the server does not say.
+    pub fn modified(&mut self, name: &str) -> Result<Option<SystemTime>, Trouble> {
+        let line = format!("MDTM {name}");
+        match self.step("MDTM", |client| {
+            client.custom_command(line, &[Status::File])
+        }) {
+            Ok(reply) => Ok(time_val(&String::from_utf8_lossy(&reply.body))),
+            Err(Trouble::Refused { code, .. }) if code != 421 => Ok(None),
+            Err(trouble) => Err(trouble),
+        }
+    }
+}
+
+/// Counts the lines of a listing without keeping them.
+#[derive(Debug, Default)]
+struct Counter {
+    lines: u64,
+    /// The beginning of the current line, where MLSD says `type=`.
+    head: Vec<u8>,
+}
+
+impl Counter {
+    /// Longer than the facts that a server puts before a name.
+    const HEAD: usize = 256;
+
+    fn take(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => self.line(),
+                b'\r' => {}
+                byte if self.head.len() < Self::HEAD => self.head.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn line(&mut self) {
+        let head = String::from_utf8_lossy(&self.head).to_ascii_lowercase();
+        let own = head.contains("type=cdir;") || head.contains("type=pdir;");
+        // LIST may begin with a sum of blocks.
+        self.lines += u64::from(!head.is_empty() && !own && !head.starts_with("total "));
+        self.head.clear();
+    }
+
+    fn entries(mut self) -> u64 {
+        self.line();
+        self.lines
+    }
+}
+
+/// `213 YYYYMMDDHHMMSS[.f]` in UTC (RFC 3659 section 2.3).
+fn time_val(reply: &str) -> Option<SystemTime> {
+    let digits = reply.get(4..18)?;
+    if !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let part = |from: usize, to: usize| &digits[from..to];
+    let text = format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        part(0, 4),
+        part(4, 6),
+        part(6, 8),
+        part(8, 10),
+        part(10, 12),
+        part(12, 14)
+    );
+    humantime::parse_rfc3339(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::UNIX_EPOCH;
+
+    #[test]
+    fn a_listing_counts_what_is_in_the_folder() {
+        let count = |parts: &[&str]| {
+            let mut counter = Counter::default();
+            parts.iter().for_each(|part| counter.take(part.as_bytes()));
+            counter.entries()
+        };
+        assert_eq!(count(&[]), 0);
+        assert_eq!(count(&["total 8\r\n-rw-r--r-- 1 a\r\n", "drwx b"]), 2);
+        let facts = "type=cdir;modify=1; .\r\nmodify=1;Type=pdir; ..\r\ntype=file;size=1; a\r\n";
+        assert_eq!(count(&[facts]), 1);
+        assert_eq!(count(&["a", "b\r", "\nc\n"]), 2);
+    }
+
+    #[test]
+    fn a_time_is_read_as_utc_or_not_at_all() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(time_val("213 19700102000001\r\n"), Some(at(86_401)));
+        assert_eq!(time_val("213 20240229120000.123"), Some(at(1_709_208_000)));
+        assert_eq!(time_val("213 20241301000000"), None);
+        assert_eq!(time_val("213 now"), None);
+    }
+
+    #[test]
+    fn a_feature_is_found_by_label_and_parameter() {
+        let features = Features(vec![
+            ("REST".into(), "STREAM".into()),
+            ("SIZE".into(), String::new()),
+        ]);
+        assert!(features.has("SIZE") && features.has("REST STREAM"));
+        assert!(!features.has("MDTM") && !features.has("REST OTHER"));
+    }
+}
