@@ -3,11 +3,14 @@
 //! What it decides with stands in `core`; this shell carries decisions out.
 //! - `slots`: the slot table, beats, interrupts, restarts;
 //! - `verdict`: the end of a task, in the order of its steps;
-//! - `work`: routes, dispatch, what a report means for its file.
+//! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished.
 
+mod dispatch;
+mod reports;
+mod route;
 mod slots;
+mod sources;
 mod verdict;
-mod work;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -17,8 +20,8 @@ use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, MessageResult,
 use slog::{Logger, error, info, warn};
 use tokio::sync::watch;
 
+use self::route::RouteState;
 use self::slots::Slot;
-use self::work::RouteState;
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::messages::{
     Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,

@@ -1,0 +1,122 @@
+//! Who gets which file when: free slots, one final name at a time, one probe for a destination
+//! that is down, old temp names when there is nothing better to do.
+
+use std::sync::Arc;
+
+use super::DaemonActor;
+use super::route::Due;
+use super::slots::{Running, RunningKind};
+use crate::actors::messages::Give;
+use crate::clock::Mono;
+use crate::pulse::Attempt;
+use crate::token;
+use crate::worker::{Job, Sweep, Upload, Work};
+
+impl DaemonActor {
+    /// Gives work to every free slot.
+    pub(super) fn dispatch(&mut self, now: Mono) {
+        self.flush();
+        if self.draining.is_some() {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            if self.slots[index].free() {
+                self.give(index, now);
+            }
+        }
+        for route in 0..self.routes.len() {
+            self.want(route);
+        }
+    }
+
+    fn give(&mut self, index: usize, now: Mono) {
+        let route = self.slots[index].route;
+        let state = &self.routes[route];
+        let busy = self
+            .slots
+            .iter()
+            .any(|s| s.route == route && s.job.is_some());
+        // A destination that is down is probed by one slot at a time.
+        if state.suspended || now < state.paused || (state.failures > 0 && busy) {
+            return;
+        }
+        while let Some(path) = self.take(route, now) {
+            let Some(facts) = self.routes[route].backlog.facts(&path) else {
+                continue;
+            };
+            if let Some(sent) = facts.delivered {
+                self.finish(route, &path, sent);
+                continue;
+            }
+            let attempt = Arc::new(Attempt::new(token::temp_name(
+                &path,
+                &self.agent,
+                &token::new(),
+            )));
+            let upload = Upload {
+                path: Arc::clone(&path),
+                settled: facts.stamp,
+                attempt: Arc::clone(&attempt),
+                doubts: facts.doubts.clone(),
+            };
+            let target = self.routes[route].target(&path);
+            self.targets.insert(target);
+            let kind = RunningKind::Upload {
+                path: Arc::clone(&path),
+                attempt,
+            };
+            if !self.hand_over(index, Work::Upload(upload), kind) {
+                self.take_back(route, &path, now);
+            }
+            return;
+        }
+        let temps = self.routes[route].due_sweeps(now);
+        if !temps.is_empty() {
+            let names = temps.iter().map(|a| a.temp.clone()).collect();
+            let kind = RunningKind::Sweep {
+                temps: temps.clone(),
+            };
+            if !self.hand_over(index, Work::Sweep(Sweep { temps: names }), kind) {
+                self.sweep_again(route, temps, now);
+            }
+        }
+    }
+
+    fn take(&mut self, route: usize, now: Mono) -> Option<Arc<str>> {
+        let (key, folder) = {
+            let server = &self.routes[route].config.server;
+            (server.key(), server.folder.clone())
+        };
+        let targets = &self.targets;
+        let free = |path: &str| !targets.contains(&(key.clone(), format!("{folder}/{path}")));
+        self.routes[route].backlog.take(now, free)
+    }
+
+    fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {
+        self.job += 1;
+        let slot = &mut self.slots[index];
+        let job = Job {
+            id: self.job,
+            epoch: slot.epoch,
+            work,
+        };
+        let given = slot.addr.try_send(Give(job)).is_ok();
+        if given {
+            slot.job = Some(Running { id: self.job, kind });
+        }
+        given
+    }
+
+    pub(super) fn take_back(&mut self, route: usize, path: &str, until: Mono) {
+        let target = self.routes[route].target(path);
+        self.targets.remove(&target);
+        self.routes[route].backlog.put_back(path, until);
+    }
+
+    pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<Arc<Attempt>>, now: Mono) {
+        let due = Due::At(now + self.config.quarantine.hold);
+        for temp in temps {
+            self.routes[route].sweep_later(temp, due);
+        }
+    }
+}
