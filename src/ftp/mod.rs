@@ -8,6 +8,7 @@ mod plain;
 mod publish;
 mod session;
 mod transfer;
+mod wire;
 
 pub use error::Trouble;
 pub use publish::{Resolved, resolve, take_away};
