@@ -9,6 +9,7 @@ mod probe;
 mod publish;
 mod session;
 mod transfer;
+mod wire;
 
 pub use error::Trouble;
 pub use probe::{Features, Listing};

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use slog::warn;
 use suppaftp::Status;
 
+use super::wire::is_risky;
 use super::{Session, Trouble};
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
 use crate::pulse::Attempt;
@@ -34,14 +36,29 @@ impl Session {
             Err(Trouble::Refused { code, .. }) if *code != 421 => attempt.enter(Stage::Sending),
             Err(_) => {}
         }
-        renamed
+        renamed?;
+        self.look_after(target)
+    }
+
+    /// Says so where the server has put another name in the place of one that it does not like
+    /// (pure-ftpd makes "x_" of "x "). It is delivered all the same: sent again it would only
+    /// come to the same end.
+    fn look_after(&mut self, target: &str) -> Result<(), Trouble> {
+        if is_risky(target) && self.has_size && self.absent(target)? {
+            warn!(self.setup.log, "the server has the file under another name";
+                "file" => crate::log::escape(target).into_owned(),
+                "cause" => "it does not take spaces at the ends of a name",
+                "next" => "it counts as delivered; choose names without such spaces");
+        }
+        Ok(())
     }
 
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
-        self.command("RNFR", from, &[Status::RequestFilePending])?;
+        let (from, to) = (self.wire(from)?, self.wire(to)?);
+        self.command("RNFR", &from, &[Status::RequestFilePending])?;
         self.command(
             "RNTO",
-            to,
+            &to,
             &[Status::RequestedFileActionOk, Status::CommandOk],
         )?;
         Ok(())
@@ -50,6 +67,7 @@ impl Session {
     /// Whether the name is not there. Asked by SIZE, the only question every server answers the
     /// same way; RNFR has been refused before.
     fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
+        let name = self.wire(name)?;
         match self.step("SIZE", |client| client.size(name)) {
             Ok(_) => Ok(false),
             // Without SIZE there is nothing better to ask: the refusal before stands.
@@ -74,7 +92,8 @@ impl Session {
 
 /// Takes a temp name away: true when it is gone for sure.
 pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
-    match session.step("DELE", |client| client.rm(temp)) {
+    let name = session.wire(temp)?;
+    match session.step("DELE", |client| client.rm(name)) {
         Ok(()) => Ok(true),
         Err(Trouble::Refused {
             code: 421,

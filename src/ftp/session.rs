@@ -59,6 +59,8 @@ pub struct Session {
     /// Whether the connection is gone although the last step's trouble would spare it.
     pub(super) broken: bool,
     folders: HashSet<String>,
+    /// The remote folder as the server calls it; empty if it does not tell, none if not asked.
+    pub(super) home: Option<String>,
 }
 
 impl Session {
@@ -133,6 +135,7 @@ impl Session {
             data_begun,
             broken: false,
             folders: HashSet::new(),
+            home: None,
         })
     }
 
@@ -189,6 +192,9 @@ impl Session {
                 path.push('/');
             }
             path.push_str(part);
+            if part == "." {
+                continue;
+            }
             match self.step("MKD", |client| client.mkdir(&path)) {
                 Ok(())
                 | Err(Trouble::Refused {
@@ -197,11 +203,15 @@ impl Session {
                 Err(trouble) => return Err(trouble),
             }
         }
+        Ok(())
+    }
+
+    /// Remembers that `make_folders` was done for this folder.
+    pub fn know_folder(&mut self, folder: String) {
         if self.folders.len() >= FOLDERS_KNOWN {
             self.folders.clear();
         }
-        self.folders.insert(folder.to_owned());
-        Ok(())
+        self.folders.insert(folder);
     }
 
     /// Whether the session can serve the next job.
@@ -209,7 +219,7 @@ impl Session {
         !self.broken
     }
 
-    /// Whether `make_folders` was done for this folder in this session.
+    /// Whether `know_folder` was told of this folder in this session.
     pub fn knows_folder(&self, folder: &str) -> bool {
         self.folders.contains(folder)
     }

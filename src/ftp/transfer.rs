@@ -75,7 +75,9 @@ fn store(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
             }),
             Some(folder),
         ) if !session.knows_folder(&folder) => {
-            session.make_folders(&folder)?;
+            let name = session.wire(&folder)?;
+            session.make_folders(&name)?;
+            session.know_folder(folder);
             store_once(session, attempt)
         }
         (other, _) => other,
@@ -98,12 +100,13 @@ fn store_once(session: &mut Session, attempt: &Attempt) -> Result<Stream, Troubl
 
 fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
     let handle = Arc::clone(&session.setup.handle);
+    let name = session.wire(&attempt.temp)?;
     session.data_begun.store(false, SeqCst);
     handle.begin(Phase::Reply, Some(session.setup.timers.reply));
     handle.check()?;
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(Stage::Sending);
-    let result = session.client.put_with_stream(&attempt.temp);
+    let result = session.client.put_with_stream(name);
     handle.ack();
     let begun = session.data_begun.load(SeqCst);
     let result = result.map_err(|error| {
@@ -353,7 +356,8 @@ fn verify(session: &mut Session, temp: &str, sent: u64) -> Result<(), Trouble> {
     if session.setup.route.verify == Verify::None || !session.has_size {
         return Ok(());
     }
-    match session.step("SIZE", |client| client.size(temp)) {
+    let name = session.wire(temp)?;
+    match session.step("SIZE", |client| client.size(name)) {
         Ok(found) if found as u64 == sent => Ok(()),
         Ok(found) => Err(Trouble::SizeDiffers {
             sent,

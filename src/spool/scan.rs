@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, Dir, DirEntry, FileType};
+use rustix::io::Errno;
 
 use super::source::facts_of;
 use super::taking::{Taking, always_left_out, check_name};
@@ -240,9 +241,19 @@ impl<E: Eyes> Walk<'_, E> {
         let Some(Ok(dir)) = self.levels.last().map(|level| level.dir.fd()) else {
             return;
         };
-        // What vanishes between the listing and the look is no news.
-        let Ok(stat) = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            return;
+        let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            // What vanishes between the listing and the look is no news.
+            Err(Errno::NOENT) => return,
+            Err(error) => {
+                self.finds.complete = false;
+                // Such as a folder that may be listed but not passed.
+                if self.scan.taking.takes_in_entered(&self.path, name) {
+                    let reason = format!("it cannot be looked at: {}", io::Error::from(error));
+                    self.eyes.left_alone(self.path.as_bytes(), &reason);
+                }
+                return;
+            }
         };
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.file(name, facts_of(&stat)),

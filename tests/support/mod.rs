@@ -60,3 +60,34 @@ pub fn content(seed: u64, len: usize) -> Vec<u8> {
     bytes.truncate(len);
     bytes
 }
+
+/// How many of something a test does: its share of a suite, or what the environment demands.
+pub fn count_of(variable: &str, default: usize) -> usize {
+    std::env::var(variable).map_or(default, |text| {
+        text.parse()
+            .unwrap_or_else(|e| panic!("{variable}={text}: {e}"))
+    })
+}
+
+/// Resident memory of a process, KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Rss {
+    /// At this moment.
+    pub now: u64,
+    /// The most there ever was.
+    pub peak: u64,
+}
+
+/// Reads the resident memory of a process.
+pub fn rss_of(pid: u32) -> Rss {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.and_then(|rest| rest.split_whitespace().next());
+        value.unwrap().parse().unwrap()
+    };
+    Rss {
+        now: field("VmRSS:"),
+        peak: field("VmHWM:"),
+    }
+}
