@@ -5,21 +5,25 @@ use std::io;
 
 use crate::core::vouch::Thread;
 
-/// Nice value of workers: the daemon's priority is higher (S1.7), on any number of cores.
-pub const WORKER_NICE: i32 = 5;
+/// By how much a worker is nicer than the daemon: the daemon's priority is higher (S1.7), on any
+/// number of cores, however nice the whole process was started.
+pub const WORKER_NICER: i32 = 5;
+/// The kernel knows none above.
+const NICEST: i32 = 19;
 
 /// The calling thread's number.
 pub fn id() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
-/// Lowers the calling thread's priority. Works without privileges and cannot be taken back.
+/// Lowers the calling thread's priority below the one it was started with. Works without
+/// privileges and cannot be taken back.
 pub fn lower_priority() -> io::Result<()> {
-    let thread = rustix::thread::gettid();
-    Ok(rustix::process::setpriority_process(
-        Some(thread),
-        WORKER_NICE,
-    )?)
+    let thread = Some(rustix::thread::gettid());
+    // A fixed value would raise the priority of a process that was started nicer still.
+    let inherited = rustix::process::getpriority_process(thread)?;
+    let nice = (inherited + WORKER_NICER).min(NICEST);
+    Ok(rustix::process::setpriority_process(thread, nice)?)
 }
 
 /// Whether a thread of this process with that number exists.
@@ -59,22 +63,23 @@ pub fn facts(id: i32) -> Option<Thread> {
 mod tests {
     use super::*;
 
+    fn nice() -> i32 {
+        let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", id())).unwrap();
+        let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+        fields.skip(16).map(|f| f.parse().unwrap()).next().unwrap()
+    }
+
     #[test]
-    fn a_lower_priority_shows_in_proc() {
-        let nice = std::thread::spawn(|| {
-            lower_priority().unwrap();
-            let stat = fs::read_to_string(format!("/proc/self/task/{}/stat", id())).unwrap();
-            stat.rsplit(')')
-                .next()
-                .unwrap()
-                .split_whitespace()
-                .nth(16)
-                .unwrap()
-                .to_owned()
+    fn a_priority_is_lowered_from_whatever_it_was_and_shows_in_proc() {
+        std::thread::spawn(|| {
+            for _ in 0..6 {
+                let before = nice();
+                lower_priority().unwrap();
+                assert_eq!(nice(), (before + WORKER_NICER).min(NICEST));
+            }
         })
         .join()
         .unwrap();
-        assert_eq!(nice, WORKER_NICE.to_string());
     }
 
     #[test]
