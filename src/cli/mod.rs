@@ -2,6 +2,8 @@
 //! has its own file; wrong usage and wrong configuration end with 2 before anything is touched.
 
 mod check;
+#[cfg(feature = "lab")]
+mod demo;
 mod run;
 
 use crate::config::{self, Loaded, Sources};
@@ -54,6 +56,8 @@ impl Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Check(check::Arguments),
+    #[cfg(feature = "lab")]
+    Demo(demo::Arguments),
     Run(run::Arguments),
 }
 
@@ -85,6 +89,8 @@ pub fn main() -> ExitCode {
     let Cli { global, command } = Cli::parse();
     match command {
         Command::Check(arguments) => check::main(global, arguments),
+        #[cfg(feature = "lab")]
+        Command::Demo(arguments) => demo::main(global, arguments),
         Command::Run(arguments) => run::main(global, arguments),
     }
 }

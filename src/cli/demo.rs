@@ -1,0 +1,309 @@
+//! `ftpulse demo`: the real service against an embedded FTP server that misbehaves, told as it
+//! happens. It listens on loopback only, writes below one folder, removes nothing that it did not
+//! make, and ends with 1 if a file did not come through whole.
+
+mod ask;
+mod cast;
+mod narrate;
+mod place;
+mod story;
+mod tap;
+mod tell;
+
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use clap::Args;
+use slog::{Level, Logger, warn};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use self::place::Place;
+use self::story::{Play, Story};
+use self::tap::{Note, Tap};
+use self::tell::Tell;
+use super::{EXIT_FAILED, EXIT_USAGE, Global, run};
+use crate::app::{self, End};
+use crate::config::{self, Loaded, LogFormat, Sources};
+use crate::lab::{Expected, Fault, LabServer, Named, Script};
+use crate::log::{self, Form, Guard};
+use crate::metrics::Metrics;
+
+/// Wedges when nothing else is asked for: one more than the quarantine has places.
+const ROUNDS: u32 = 3;
+/// Events that may wait for the story, which takes each in well under a millisecond; a burst of
+/// every slot being reset is a few dozen.
+const QUEUE: usize = 4096;
+
+/// Watch the service at work: an FTP server that misbehaves, wedged uploads, their recovery.
+///
+/// Starts an embedded FTP server and the real service on loopback, drops files into its spool and
+/// wedges one upload after the other. On a terminal it then goes on with a file every few seconds
+/// until Ctrl-C; otherwise, or with --rounds, it ends by itself. Ends with 1 if a file was not
+/// delivered whole.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  ftpulse demo
+  ftpulse demo --fault silent-226 --rounds 1
+  ftpulse demo --fault help          lists the faults")]
+pub struct Arguments {
+    /// What the server does wrong; `help` lists all faults.
+    #[arg(long, value_name = "NAME", default_value = "stop-reading")]
+    fault: String,
+    /// Work in this folder (new, empty, or of an earlier demo) and keep it; otherwise in a
+    /// temporary one that is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// End after so many wedges.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: Option<u32>,
+}
+
+/// What the story is told.
+enum Event {
+    /// All stands; the HTTP side listens there.
+    Listening(SocketAddr),
+    /// The service has logged this.
+    Note(Note),
+    /// A signal asks for the end.
+    Stopping,
+    /// The service has ended, or could not start.
+    Ended(Result<End, String>),
+}
+
+/// Runs the subcommand.
+pub fn main(global: Global, arguments: Arguments) -> ExitCode {
+    let Some(named) = Fault::names().iter().find(|n| n.name == arguments.fault) else {
+        return refuse_fault(&arguments.fault);
+    };
+    let place = match Place::open(arguments.dir.as_deref()) {
+        Ok(place) => place,
+        Err(refusal) => {
+            complain(&refusal.reason);
+            return ExitCode::from(if refusal.usage {
+                EXIT_USAGE
+            } else {
+                EXIT_FAILED
+            });
+        }
+    };
+    let played = play(global, &arguments, named, &place);
+    let removed = place.clean_up();
+    if let Err(error) = &played {
+        complain(error);
+    }
+    if let Err(error) = &removed {
+        complain(error);
+    }
+    let code = if played == Ok(true) && removed.is_ok() {
+        0
+    } else {
+        EXIT_FAILED
+    };
+    // Threads that cannot end must not hold the process.
+    std::process::exit(code.into());
+}
+
+/// Plays the demo; whether every file came through whole.
+fn play(
+    global: Global,
+    arguments: &Arguments,
+    named: &'static Named,
+    place: &Place,
+) -> Result<bool, String> {
+    let lab = LabServer::start(place.server(), Script::healthy())
+        .map_err(|e| format!("the embedded FTP server cannot start: {e}"))?;
+    let loaded = settings(&lab, named, place)?;
+    let metrics = run::metrics_of(&loaded.config);
+    let (logger, guard) = log_of(global, place, &metrics)?;
+    log::log_panics(&logger);
+    for warning in &loaded.warnings {
+        warn!(logger, "configuration"; "error" => warning, "next" => "the demo goes on with it");
+    }
+    let (events, told) = sync_channel(QUEUE);
+    let (finish, finished) = oneshot::channel();
+    let terminal = io::stdout().is_terminal();
+    let story = Story::new(Play {
+        tell: Tell::new(global.quiet),
+        named,
+        rounds: arguments.rounds.unwrap_or(ROUNDS),
+        endless: terminal && arguments.rounds.is_none(),
+        place: place.clone(),
+        log_shown: global.verbose > 0,
+        settings: loaded.settings,
+        misses: loaded.config.heartbeat.misses,
+        metrics: metrics.clone(),
+        lab,
+        events: told,
+        finish,
+    });
+    let teller = std::thread::Builder::new().name("story".into());
+    let teller = teller
+        .spawn(move || story.tell())
+        .map_err(|e| format!("cannot start a thread: {e}"))?;
+    let tapped = Logger::root(Tap::new(logger, events.clone()), slog::o!());
+    let listening = events.clone();
+    let ended = actix_rt::System::new().block_on(async {
+        let stop = until(finished, events.clone(), place.clone())
+            .map_err(|e| format!("cannot listen to signals: {e}"))?;
+        let listening = move |address| drop(listening.send(Event::Listening(address)));
+        app::run(loaded.config, metrics, tapped, stop, listening).await
+    });
+    // A story that is gone has panicked; the join says so.
+    drop(events.send(Event::Ended(ended)));
+    let whole = teller.join().map_err(|_| {
+        format!(
+            "the demo itself failed; {} tells why",
+            place.log().display()
+        )
+    })?;
+    drop(guard);
+    Ok(whole)
+}
+
+/// The settings of the demo, checked like any other configuration. The process's own environment
+/// is left out: it may name real routes.
+fn settings(lab: &LabServer, named: &Named, place: &Place) -> Result<Loaded, String> {
+    // A server that is late, not stuck, must be given more time than it takes.
+    let reply = if named.expected == Expected::Success {
+        "10s"
+    } else {
+        "3s"
+    };
+    let path = |path: PathBuf| path.to_string_lossy().into_owned();
+    let env: Vec<(String, String)> = [
+        ("routes.demo.spool", path(place.spool())),
+        ("routes.demo.server", lab.url("incoming")),
+        ("routes.demo.password", lab.password().to_owned()),
+        ("state.dir", path(place.state())),
+        ("http.listen", "127.0.0.1:0".to_owned()),
+        ("heartbeat.interval", "500ms".to_owned()),
+        ("heartbeat.misses", "3".to_owned()),
+        ("timers.stall", "2s".to_owned()),
+        ("timers.reply", reply.to_owned()),
+        ("timers.control_connect", "3s".to_owned()),
+        ("timers.control_connect_interval", "200ms".to_owned()),
+        ("timers.data_connect", "2s".to_owned()),
+        ("timers.data_connect_attempts", "2".to_owned()),
+        ("timers.data_connect_interval", "200ms".to_owned()),
+        ("timers.idle_session", "1s".to_owned()),
+        ("quarantine.capacity", "2".to_owned()),
+        ("quarantine.hold", "1m".to_owned()),
+        ("retry.first", "500ms".to_owned()),
+        ("retry.max", "2s".to_owned()),
+        ("retry.jitter", "0".to_owned()),
+        ("shutdown.grace", "4s".to_owned()),
+    ]
+    .map(|(key, value)| (config::keys::variable(key), value))
+    .into();
+    let env = env
+        .into_iter()
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect();
+    config::load(Sources { file: None, env }).map_err(|faults| faults.to_string())
+}
+
+/// The service's log: into the demo's folder, so that the story stays readable; with `-v` to
+/// standard error.
+fn log_of(global: Global, place: &Place, metrics: &Metrics) -> Result<(Logger, Guard), String> {
+    let dropped = metrics.log_dropped().clone();
+    if global.verbose > 0 {
+        let level = global.level(Level::Info);
+        return Ok(log::logger(
+            &config::Log {
+                level,
+                format: LogFormat::Auto,
+            },
+            dropped,
+        ));
+    }
+    let path = place.log();
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path);
+    let file = file.map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    Ok(log::logger_to(
+        file,
+        Form::Text { color: false },
+        Level::Debug,
+        dropped,
+    ))
+}
+
+/// Resolves at the story's end or at the first signal; the second one ends the process at once,
+/// its temporary folder too.
+fn until(
+    finished: oneshot::Receiver<()>,
+    events: SyncSender<Event>,
+    place: Place,
+) -> io::Result<impl Future<Output = ()>> {
+    let mut signals = Signals {
+        int: signal(SignalKind::interrupt())?,
+        term: signal(SignalKind::terminate())?,
+        hup: signal(SignalKind::hangup())?,
+    };
+    Ok(async move {
+        tokio::select! {
+            // A story that is gone counts as one that has ended.
+            _ = finished => {}
+            _ = signals.next() => drop(events.send(Event::Stopping)),
+        }
+        actix::spawn(async move {
+            let number = signals.next().await;
+            drop(place.clean_up());
+            std::process::exit(128 + number);
+        });
+    })
+}
+
+struct Signals {
+    int: Signal,
+    term: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.int.recv() => libc::SIGINT,
+            _ = self.term.recv() => libc::SIGTERM,
+            _ = self.hup.recv() => libc::SIGHUP,
+        }
+    }
+}
+
+/// Lists the faults; the exit code of wrong usage, for nothing is played.
+fn refuse_fault(name: &str) -> ExitCode {
+    let mut text = String::new();
+    if let Err(unknown) = Fault::from_name(name)
+        && name != "help"
+    {
+        let name = log::escape(&unknown.name).into_owned();
+        text.push_str(&format!("ftpulse: no fault is called {name:?}"));
+        if let Some(near) = unknown.nearest {
+            text.push_str(&format!("; did you mean {near:?}?"));
+        }
+        text.push_str("\n\n");
+    }
+    text.push_str("The faults of the demo's FTP server, and what the service sees of each:\n\n");
+    for named in Fault::names() {
+        let (name, expected) = (named.name, named.expected);
+        text.push_str(&format!("  {name:22} {expected:9} {}\n", named.about));
+    }
+    text.push_str("\nExample: ftpulse demo --fault silent-226\n");
+    // Nobody reads an output that is gone; the exit code still tells.
+    let _ = if name == "help" {
+        io::stdout().lock().write_all(text.as_bytes())
+    } else {
+        io::stderr().lock().write_all(text.as_bytes())
+    };
+    ExitCode::from(EXIT_USAGE)
+}
+
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr().lock(), "ftpulse: {what}");
+}
