@@ -1,15 +1,20 @@
 //! The image: built from deploy/Dockerfile, run with a read-only root, without capabilities, as
-//! user 65532, configured by environment alone; it uploads, drains on a stop and exits 0.
-//! Needs root, podman, runc and debootstrap (no registry); FTPULSE_TEST_SKIP_CONTAINER=1 skips.
+//! user 65532, configured by three variables alone; it uploads, drains on a stop and exits 0.
+//! Needs root, podman and runc, but no registry and no network: the base image is made of this
+//! machine's own shell and libraries. FTPULSE_TEST_SKIP_CONTAINER=1 skips it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod support;
 
-use std::fs::{self, File};
-use std::path::PathBuf;
+use std::fs::{self, File, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use ftpulse::clock;
+use support::http::{self, Metrics};
 use support::process::tied;
 use support::recipes::cache;
 use support::servers::{Opts, Server, is_root};
@@ -17,8 +22,24 @@ use support::service::Settings;
 use support::watcher::{Watcher, is_final_name};
 use support::{PATIENCE, content, temp_dir, wait_until};
 
+const BASE: &str = "localhost/ftpulse-test-base";
 const IMAGE: &str = "localhost/ftpulse-test";
+const CONTAINER: &str = "ftpulse-test";
 const USER: u32 = 65532;
+/// Where the image listens, seen from the host whose network it shares.
+const HTTP: ([u8; 4], u16) = ([127, 0, 0, 1], 9188);
+/// Set in the test's second life, see `alone`.
+const INSIDE: &str = "FTPULSE_TEST_INSIDE_NETWORK";
+
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
+
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default() + ":" + PATH;
+    let places = path
+        .split(':')
+        .map(|folder| Path::new(folder).join(program));
+    places.into_iter().find(|file| file.exists())
+}
 
 /// Whether the test shall run; panics if it shall but cannot.
 fn wanted() -> bool {
@@ -30,15 +51,12 @@ fn wanted() -> bool {
     if !is_root() {
         missing.push("root");
     }
-    let search = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-    for program in ["podman", "runc", "debootstrap"] {
-        if !search
-            .split(':')
-            .any(|folder| PathBuf::from(folder).join(program).exists())
-        {
-            missing.push(program);
-        }
-    }
+    let programs = ["podman", "runc", "ip", "unshare", "ldd"];
+    missing.extend(
+        programs
+            .into_iter()
+            .filter(|program| find(program).is_none()),
+    );
     assert!(
         missing.is_empty(),
         "the container test needs {}; install it, or set FTPULSE_TEST_SKIP_CONTAINER=1",
@@ -47,22 +65,33 @@ fn wanted() -> bool {
     true
 }
 
-/// podman with a store of its own below the cache: the machine's images stay as they are.
-fn podman(command: &mut Command) -> &mut Command {
-    let store = cache().join("podman");
-    command
-        .arg("--root")
-        .arg(store.join("root"))
-        .arg("--runroot")
-        .arg(store.join("run"));
+/// Runs this very test once more in a network of its own: the image listens on a fixed port, and
+/// the container shares the network of whoever starts it. True in that second life.
+fn alone(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut command = tied("unshare");
     command.args([
-        "--runtime",
-        "runc",
-        "--cgroup-manager",
-        "cgroupfs",
-        "--events-backend",
-        "file",
-    ])
+        "--net",
+        "sh",
+        "-c",
+        "ip link set lo up && exec \"$@\"",
+        "sh",
+    ]);
+    command
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"]);
+    let path = std::env::var("PATH").unwrap_or_default() + ":" + PATH;
+    command.env(INSIDE, "1").env("PATH", path);
+    let status = support::process::spawn(command)
+        .unwrap()
+        .wait(Duration::from_secs(600));
+    assert!(
+        status.success(),
+        "the test in a network of its own: {status}"
+    );
+    false
 }
 
 fn run(command: &mut Command) -> Output {
@@ -83,132 +112,157 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A base image from the machine's own Debian release, made once.
-fn base() -> String {
-    if let Ok(base) = std::env::var("FTPULSE_TEST_BASE") {
-        return base;
+/// podman's images and containers of one run of this test, in a place of their own: the machine's
+/// stay as they are. Empty at the beginning and gone at the end, so it cannot grow, whatever the
+/// storage driver keeps of each build.
+struct Store {
+    place: PathBuf,
+    /// Held as long as the store is in use: two runs at once take turns.
+    _lock: File,
+}
+
+impl Store {
+    fn new() -> Self {
+        let lock = File::create(cache().join("podman.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let store = Self {
+            place: cache().join("podman"),
+            _lock: lock,
+        };
+        store.wipe(); // of a run that was killed
+        store
     }
-    let release = fs::read_to_string("/etc/os-release").unwrap();
-    let suite = release
-        .lines()
-        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let suite = suite
-        .expect("a Debian or Ubuntu names its release")
-        .trim_matches('"');
-    let base = format!("localhost/ftpulse-test-base-{suite}");
-    let known = podman(&mut Command::new("podman"))
-        .args(["image", "exists", &base])
-        .output();
-    if !known.unwrap().status.success() {
-        let tree = cache().join("base");
-        let archive = cache().join("base.tar");
-        let _ = fs::remove_dir_all(&tree);
-        let search = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
-        run(Command::new("debootstrap")
-            .args(["--variant=minbase", suite])
-            .arg(&tree)
-            .env("PATH", search));
+
+    /// A podman command in this store.
+    fn podman(&self, mut command: Command) -> Command {
+        command.arg("--root").arg(self.place.join("root"));
+        command.arg("--runroot").arg(self.place.join("run"));
+        command.arg("--tmpdir").arg(self.place.join("tmp"));
+        command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]);
+        command.args(["--events-backend", "none"]);
+        command
+    }
+
+    fn here(&self) -> Command {
+        self.podman(Command::new("podman"))
+    }
+
+    fn wipe(&self) {
+        if self.place.exists() {
+            let _ = self
+                .here()
+                .args(["rm", "--all", "--force", "--volumes", "--time", "0"])
+                .output();
+            let _ = self.here().args(["rmi", "--all", "--force"]).output();
+            if let Err(error) = fs::remove_dir_all(&self.place) {
+                eprintln!("{} is not removed: {error}", self.place.display());
+            }
+        }
+    }
+
+    /// A base image of a shell, `install` and the libraries that they and the service need.
+    fn import_base(&self) {
+        let tree = temp_dir();
+        let place = |file: &str| {
+            let to = tree.path().join(file.trim_start_matches('/'));
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            to
+        };
+        fs::copy(find("sh").unwrap(), place("/bin/sh")).unwrap();
+        fs::copy(find("install").unwrap(), place("/usr/bin/install")).unwrap();
+        fs::write(place("/etc/passwd"), "root:x:0:0::/:/bin/sh\n").unwrap();
+        fs::write(place("/etc/group"), "root:x:0:\n").unwrap();
+        let mut ldd = Command::new("ldd");
+        ldd.args([find("sh").unwrap(), find("install").unwrap()]);
+        let said = text(&run(ldd.arg(env!("CARGO_BIN_EXE_ftpulse"))));
+        let libraries = said.split_whitespace().filter(|word| word.starts_with('/'));
+        for library in libraries.filter(|word| word.contains(".so")) {
+            fs::copy(library, place(library)).unwrap();
+        }
+        let archive = tree.path().join("base.tar");
         run(Command::new("tar")
             .arg("-C")
-            .arg(&tree)
+            .arg(tree.path())
+            .arg("--exclude=./base.tar")
             .arg("-cf")
             .arg(&archive)
             .arg("."));
-        run(podman(&mut Command::new("podman"))
-            .arg("import")
-            .arg(&archive)
-            .arg(&base));
-        fs::remove_dir_all(&tree).unwrap();
-        fs::remove_file(&archive).unwrap();
+        run(self.here().arg("import").arg(&archive).arg(BASE));
     }
-    base
-}
 
-/// Builds the image around the binary under test.
-fn build_image() {
-    // Two test processes at once make one base image.
-    let lock = File::create(cache().join("podman.lock")).unwrap();
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    let context = temp_dir();
-    fs::copy(
-        env!("CARGO_BIN_EXE_ftpulse"),
-        context.path().join("ftpulse"),
-    )
-    .unwrap();
-    run(podman(&mut Command::new("podman"))
-        .args([
-            "build",
-            "--target",
-            "runtime-prebuilt",
-            "--tag",
-            IMAGE,
-            "--file",
-        ])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/Dockerfile"))
-        .args([
-            "--build-arg",
-            &format!("BASE={}", base()),
-            "--build-arg",
-            "BINARY=ftpulse",
-        ])
-        .args(["--pull-never", "--isolation", "chroot"])
-        .arg(context.path()));
-}
+    /// Builds the image around the binary under test.
+    fn build_image(&self) {
+        let context = temp_dir();
+        fs::copy(
+            env!("CARGO_BIN_EXE_ftpulse"),
+            context.path().join("ftpulse"),
+        )
+        .unwrap();
+        let built = run(self
+            .here()
+            .args(["build", "--target", "runtime-prebuilt", "--tag", IMAGE])
+            .args([
+                "--build-arg",
+                &format!("BASE={BASE}"),
+                "--build-arg",
+                "BINARY=ftpulse",
+            ])
+            .args(["--pull-never", "--isolation", "chroot", "--file"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/Dockerfile"))
+            .arg(context.path()));
+        let steps = text(&built);
+        assert!(steps.contains("USER 65532"), "{steps}");
+        assert!(
+            !steps.contains("cargo"),
+            "the builder's stage is not carried out: {steps}"
+        );
+    }
 
-/// `podman run` as the deployment does it, with the strictest settings.
-fn confined<'a>(command: &'a mut Command, name: &str) -> &'a mut Command {
-    podman(command)
-        .args([
+    /// `podman run` as the deployment does it, with the strictest settings.
+    fn confined(&self, command: Command) -> Command {
+        let mut command = self.podman(command);
+        command.args([
             "run",
             "--rm",
             "--name",
-            name,
+            CONTAINER,
             "--read-only",
             "--user",
             "65532",
-        ])
-        .args([
-            "--cap-drop",
-            "all",
-            "--security-opt",
-            "no-new-privileges",
-            "--network",
-            "host",
+        ]);
+        command.args(["--cap-drop", "all", "--security-opt", "no-new-privileges"]);
+        command.args(["--network", "host"]);
+        command.args([
             "--ulimit",
             "nofile=1024:20000",
             "--ulimit",
             "nproc=1024:1024",
-        ])
+        ]);
+        command
+    }
 }
 
-/// Removes a container whatever became of the test.
-struct Removed(String);
-
-impl Drop for Removed {
+impl Drop for Store {
     fn drop(&mut self) {
-        let _ = podman(&mut Command::new("podman"))
-            .args([
-                "rm",
-                "--force",
-                "--ignore",
-                "--volumes",
-                "--time",
-                "0",
-                &self.0,
-            ])
-            .output();
+        self.wipe();
     }
+}
+
+fn get(path: &str) -> http::Answer {
+    http::get(SocketAddr::from(HTTP), path).unwrap()
 }
 
 #[test]
 fn the_image_uploads_without_privileges_and_drains_when_it_is_stopped() {
-    if !wanted() {
+    if !wanted() || !alone("the_image_uploads_without_privileges_and_drains_when_it_is_stopped") {
         return;
     }
-    build_image();
-    let name = format!("ftpulse-test-{}", std::process::id());
-    let _removed = Removed(name.clone());
-    let version = run(confined(&mut Command::new("podman"), &name).args([IMAGE, "--version"]));
+    let store = Store::new();
+    store.import_base();
+    store.build_image();
+    let version = run(store
+        .confined(Command::new("podman"))
+        .args([IMAGE, "--version"]));
     assert_eq!(
         text(&version),
         concat!("ftpulse ", env!("CARGO_PKG_VERSION"))
@@ -222,42 +276,51 @@ fn the_image_uploads_without_privileges_and_drains_when_it_is_stopped() {
             .line("handler.dtp_handler = slow"),
     );
     let watcher = Watcher::start(&server.root, is_final_name);
-    let settings = Settings::new().route("main", &server, "").quick();
+    let settings = Settings::new().route("main", &server, "");
     let spool = settings.spool("main");
-    std::os::unix::fs::chown(&spool, Some(USER), Some(USER)).unwrap();
-    let mut command = tied("podman");
-    confined(&mut command, &name)
+    chown(&spool, Some(USER), Some(USER)).unwrap();
+    let secrets = temp_dir();
+    let password = secrets.path().join("ftp");
+    fs::write(&password, &server.password).unwrap();
+    fs::set_permissions(&password, Permissions::from_mode(0o400)).unwrap();
+    chown(&password, Some(USER), Some(USER)).unwrap();
+    let mut command = store.confined(tied("podman"));
+    command
         .arg("--volume")
         .arg(format!("{}:/spool", spool.display()));
-    for (variable, value) in settings.vars() {
-        let value = match variable.as_str() {
-            "FTPULSE__ROUTES__MAIN__SPOOL" => "/spool",
-            "FTPULSE__STATE__DIR" => "/var/lib/ftpulse",
-            _ => value,
-        };
+    command
+        .arg("--volume")
+        .arg(format!("{}:/run/secrets/ftp:ro", password.display()));
+    // The smallest service is three variables.
+    for (variable, value) in [
+        ("FTPULSE__ROUTES__MAIN__SPOOL", "/spool"),
+        ("FTPULSE__ROUTES__MAIN__SERVER", &server.url("incoming")),
+        ("FTPULSE__ROUTES__MAIN__PASSWORD_FILE", "/run/secrets/ftp"),
+    ] {
         command.args(["--env", &format!("{variable}={value}")]);
     }
     command.arg(IMAGE);
     let mut service = settings.launch_by(command);
     service.wait_listening();
+    assert_eq!(service.http().to_string(), "0.0.0.0:9188");
 
     // What the kernel says of its rights.
-    let pid = text(&run(podman(&mut Command::new("podman")).args([
-        "inspect",
-        "--format",
-        "{{.State.Pid}}",
-        &name,
-    ])));
+    let inspect = ["inspect", "--format", "{{.State.Pid}}", CONTAINER];
+    let pid = text(&run(store.here().args(inspect)));
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |key: &str| {
         status
             .lines()
-            .find_map(|line| line.strip_prefix(key))
+            .find_map(|l| l.strip_prefix(key))
             .unwrap()
             .trim()
     };
-    assert_eq!(field("Uid:").split_whitespace().next(), Some("65532"));
+    assert_eq!(
+        field("Uid:").split_whitespace().collect::<Vec<_>>(),
+        ["65532"; 4]
+    );
     assert_eq!(field("CapEff:"), "0000000000000000");
+    assert_eq!(field("CapBnd:"), "0000000000000000");
     assert_eq!(field("NoNewPrivs:"), "1");
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
     let root = mounts
@@ -267,34 +330,52 @@ fn the_image_uploads_without_privileges_and_drains_when_it_is_stopped() {
     assert!(root.split(' ').nth(5).unwrap().starts_with("ro"), "{root}");
 
     let small = content(1, 10_000);
-    watcher.allow("small", &small);
+    watcher.allow("incoming/small", &small);
     service.put("main", "small", &small);
     service.wait_delivered("small");
-    assert_eq!(service.get("/healthz").status, 200);
+    assert_eq!(get("/healthz").status, 200);
+    assert_eq!(get("/readyz").status, 200);
+    assert_ne!(
+        get("/api/status").status,
+        200,
+        "off loopback, without a token"
+    );
     let delivered = [("route", "main"), ("outcome", "delivered")];
-    assert!(service.metrics().sum("ftpulse_files_total", &delivered) >= 1.0);
+    let metrics = Metrics::parse(get("/metrics").body);
+    assert!(metrics.sum("ftpulse_files_total", &delivered) >= 1.0);
 
     // Stopped in the middle of a file: it still arrives, whole.
     let large = content(2, 8 * 1024 * 1024);
-    watcher.allow("large", &large);
+    watcher.allow("incoming/large", &large);
     service.put("main", "large", &large);
     wait_until("the large file is under way", PATIENCE, || {
-        let files = fs::read_dir(&server.root).unwrap().flatten();
+        let files = fs::read_dir(server.path("incoming"))
+            .into_iter()
+            .flatten()
+            .flatten();
         let mut sizes = files
             .filter(|f| f.file_name() != "small")
             .map(|f| f.metadata());
         sizes.any(|meta| meta.is_ok_and(|meta| meta.len() > 0))
     });
     assert!(
-        !server.path("large").exists(),
+        !server.path("incoming/large").exists(),
         "the server is too fast for this test"
     );
-    run(podman(&mut Command::new("podman")).args(["stop", "--time", "20", &name]));
+    // podman's own default of 10 s, after which it would kill.
+    let stopped = clock::mono();
+    run(store.here().args(["stop", CONTAINER]));
     assert_eq!(service.wait_exit(Duration::from_secs(60)).code(), Some(0));
-    assert_eq!(fs::read(server.path("large")).unwrap(), large);
+    println!("stopped after {:?}", clock::mono() - stopped);
+    assert!(
+        clock::mono() - stopped < Duration::from_secs(10),
+        "drained, not killed"
+    );
+    assert_eq!(fs::read(server.path("incoming/large")).unwrap(), large);
+    let published = watcher.assert_clean();
     assert_eq!(
-        watcher.assert_clean().into_iter().collect::<Vec<_>>(),
-        ["large", "small"]
+        published.into_iter().collect::<Vec<_>>(),
+        ["incoming/large", "incoming/small"]
     );
     assert!(!spool.join("large").exists(), "delivered, so it is deleted");
 }

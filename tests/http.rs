@@ -1,8 +1,7 @@
 //! The HTTP side over real sockets: what answers, to whom, and that no client can hold it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "support/raw_http.rs"]
-mod client;
+mod support;
 
 use std::collections::BTreeMap;
 use std::future::{pending, ready};
@@ -13,15 +12,37 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use client::{connect, get, raw, request};
 use ftpulse::config::{Http, Secret};
 use ftpulse::http::{self, Answer, Health, HttpError, ServerHandle, Source, Unavailable};
 use ftpulse::metrics::Metrics;
 use ftpulse::report::{Incident, QuarantineStatus, RouteStatus, SlotStatus, Status};
 use slog::{Discard, Logger, o};
+use support::http as client;
 
 /// Generous: an event that does not come within this time does not come.
 const SOON: Duration = Duration::from_secs(60);
+
+fn connect(address: SocketAddr) -> std::net::TcpStream {
+    client::connect(address).unwrap()
+}
+
+fn get(address: SocketAddr, path: &str) -> client::Answer {
+    request(address, "GET", path, &[])
+}
+
+fn request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> client::Answer {
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    client::request(address, method, path, &lines.collect::<String>()).unwrap()
+}
+
+fn raw(address: SocketAddr, bytes: &[u8]) -> client::Answer {
+    client::raw(address, bytes).unwrap()
+}
 
 /// A service in a state of the test's choice.
 #[derive(Default)]

@@ -6,10 +6,13 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+/// Generous: what does not come within this time does not come.
+const SOON: Duration = Duration::from_secs(60);
+
 /// An answer.
 #[derive(Debug)]
 pub struct Answer {
-    /// Status code.
+    /// Status code; 0 if there is none to read.
     pub status: u16,
     /// Status line and headers.
     pub head: String,
@@ -17,12 +20,36 @@ pub struct Answer {
     pub body: String,
 }
 
-/// GET, one connection.
+impl Answer {
+    /// A header's value; names in any case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e} in {self:?}"))
+    }
+}
+
+/// A connection on which nothing was sent yet.
+pub fn connect(addr: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.set_write_timeout(Some(SOON))?;
+    Ok(stream)
+}
+
+/// GET, one connection, the address itself as `Host`.
 pub fn get(addr: SocketAddr, path: &str) -> std::io::Result<Answer> {
     request(addr, "GET", path, "")
 }
 
-/// Any request; `headers` are whole lines, each ended by CR LF.
+/// Any request; `headers` are whole lines, each ended by CR LF; a `Host` among them replaces the
+/// usual one.
 pub fn request(
     addr: SocketAddr,
     method: &str,
@@ -34,12 +61,15 @@ pub fn request(
     } else {
         format!("Host: {addr}\r\n")
     };
-    let mut stream = TcpStream::connect(addr)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\n{host}{headers}Content-Length: 0\r\nConnection: close\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes())?;
+    let request =
+        format!("{method} {path} HTTP/1.1\r\n{host}{headers}Connection: close\r\n\r\n");
+    raw(addr, request.as_bytes())
+}
+
+/// These very bytes, and what comes back until the server closes.
+pub fn raw(addr: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = connect(addr)?;
+    stream.write_all(bytes)?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     let split = bytes
