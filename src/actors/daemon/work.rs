@@ -53,6 +53,15 @@ pub enum Due {
     Release(u64),
 }
 
+/// A temp name of an attempt without a clear result.
+struct OldTemp {
+    name: String,
+    /// The file whose attempt it was; none once it is known to be in doubt no more. While it is,
+    /// the temp may be the only whole copy, and its absence would be taken for a publication.
+    path: Option<Arc<str>>,
+    due: Due,
+}
+
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
@@ -65,7 +74,7 @@ pub struct RouteState {
     failures: u32,
     paused: Mono,
     pub suspended: bool,
-    sweeps: Vec<(String, Due)>,
+    sweeps: Vec<OldTemp>,
     delivered: u64,
     problem: Option<String>,
 }
@@ -115,31 +124,43 @@ impl RouteState {
         }
     }
 
-    pub fn sweep_later(&mut self, temp: String, due: Due) {
+    /// Sweeps the temp name of an attempt of `path` when it is due and in doubt no more.
+    pub fn sweep_later(&mut self, name: String, path: Option<Arc<str>>, due: Due) {
         if self.sweeps.len() >= SWEEPS {
             self.sweeps.remove(0);
         }
-        self.sweeps.push((temp, due));
+        self.sweeps.push(OldTemp { name, path, due });
     }
 
-    pub fn release_sweeps(&mut self, incident: u64) {
-        for (_, due) in &mut self.sweeps {
-            if *due == Due::Release(incident) {
-                *due = Due::At(Mono::ZERO);
+    pub fn release_sweeps(&mut self, incident: u64, at: Mono) {
+        for temp in &mut self.sweeps {
+            if temp.due == Due::Release(incident) {
+                temp.due = Due::At(at);
             }
         }
     }
 
     fn due_sweeps(&mut self, now: Mono) -> Vec<String> {
         let mut out = Vec::new();
-        self.sweeps.retain(|(temp, due)| {
-            let take = out.len() < SWEEP_BATCH && matches!(due, Due::At(at) if *at <= now);
+        let Self { sweeps, backlog, .. } = self;
+        let mut in_doubt = |temp: &OldTemp| {
+            let facts = temp.path.as_ref().and_then(|path| backlog.facts(path));
+            facts.is_some_and(|facts| facts.doubts.iter().any(|a| a.temp == temp.name))
+        };
+        sweeps.retain(|temp| {
+            let due = matches!(temp.due, Due::At(at) if at <= now);
+            let take = out.len() < SWEEP_BATCH && due && !in_doubt(temp);
             if take {
-                out.push(temp.clone());
+                out.push(temp.name.clone());
             }
             !take
         });
         out
+    }
+
+    /// Whether what became of an attempt of this file is not known yet.
+    fn in_doubt(&mut self, path: &str) -> bool {
+        self.backlog.facts(path).is_some_and(|facts| !facts.doubts.is_empty())
     }
 
     fn target(&self, path: &str) -> (String, String) {
@@ -217,7 +238,7 @@ impl DaemonActor {
         self.job += 1;
         self.routes[index].finishing += 1;
         let target = self.routes[index].target(path);
-        self.targets.insert(target);
+        self.targets.insert(target, index);
         self.unsent.push_back(Unsent::Finish(Finish {
             route: self.routes[index].config.name.as_str().into(),
             path: path.into(),
@@ -301,7 +322,7 @@ impl DaemonActor {
                 doubts: facts.doubts.clone(),
             };
             let target = self.routes[route].target(&path);
-            self.targets.insert(target);
+            self.targets.insert(target, route);
             let kind = RunningKind::Upload { path: Arc::clone(&path), attempt };
             if !self.hand_over(index, Work::Upload(upload), kind) {
                 self.take_back(route, &path, now);
@@ -323,7 +344,10 @@ impl DaemonActor {
             (server.key(), server.folder.clone())
         };
         let targets = &self.targets;
-        let free = |path: &str| !targets.contains(&(key.clone(), format!("{folder}/{path}")));
+        let free = |path: &str| {
+            let holder = targets.get(&(key.clone(), format!("{folder}/{path}")));
+            holder.is_none_or(|holder| *holder == route)
+        };
         self.routes[route].backlog.take(now, free)
     }
 
@@ -338,16 +362,20 @@ impl DaemonActor {
         given
     }
 
+    /// While an attempt of it is in doubt, its final name stays the route's own: nobody else's
+    /// file may come under it before the old session's last rename is fenced off.
     fn take_back(&mut self, route: usize, path: &str, until: Mono) {
-        let target = self.routes[route].target(path);
-        self.targets.remove(&target);
+        if !self.routes[route].in_doubt(path) {
+            let target = self.routes[route].target(path);
+            self.targets.remove(&target);
+        }
         self.routes[route].backlog.put_back(path, until);
     }
 
     fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {
         let due = Due::At(now + self.config.quarantine.hold);
         for temp in temps {
-            self.routes[route].sweep_later(temp, due);
+            self.routes[route].sweep_later(temp, None, due);
         }
     }
 
@@ -434,7 +462,7 @@ impl DaemonActor {
         if attempt.stage() != Stage::Opened {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(attempt.temp.clone(), due);
+            self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
         }
         match failure.kind {
             FailureKind::Changed | FailureKind::Vanished => {
