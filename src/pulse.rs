@@ -197,6 +197,25 @@ impl Attempt {
         Stage::from_u8(self.stage.load(SeqCst))
     }
 
+    /// Its own worker goes from sending to publishing: the last step before the first RNFR. False
+    /// when a successor has given the attempt up meanwhile: then nothing may be sent any more.
+    pub fn begin_publishing(&self) -> bool {
+        let (sending, publishing) = (Stage::Sending as u8, Stage::Publishing as u8);
+        let moved = self
+            .stage
+            .compare_exchange(sending, publishing, SeqCst, SeqCst);
+        moved.is_ok() || moved == Err(publishing)
+    }
+
+    /// A successor gives up an attempt that was still sending: from here on it cannot come to be
+    /// published, however late its worker goes on. False when it is past that.
+    pub fn give_up(&self) -> bool {
+        let (sending, opened) = (Stage::Sending as u8, Stage::Opened as u8);
+        self.stage
+            .compare_exchange(sending, opened, SeqCst, SeqCst)
+            .is_ok()
+    }
+
     /// It enters a stage, or (after a clear refusal) returns to an earlier one.
     pub fn enter(&self, stage: Stage) {
         self.stage.store(stage as u8, SeqCst);
@@ -257,6 +276,24 @@ mod tests {
         handle.begin_transfer(None);
         assert_eq!(handle.deadline(), (first + 1, None));
         assert_eq!(handle.phase(), Phase::Transfer);
+    }
+
+    #[test]
+    fn an_attempt_that_a_successor_gave_up_is_not_published_any_more() {
+        let attempt = Attempt::new("t".into());
+        attempt.enter(Stage::Sending);
+        assert!(attempt.give_up());
+        assert!(!attempt.begin_publishing());
+        assert_eq!(attempt.stage(), Stage::Opened);
+    }
+
+    #[test]
+    fn an_attempt_that_began_to_publish_cannot_be_given_up() {
+        let attempt = Attempt::new("t".into());
+        attempt.enter(Stage::Sending);
+        assert!(attempt.begin_publishing() && attempt.begin_publishing());
+        assert!(!attempt.give_up());
+        assert_eq!(attempt.stage(), Stage::Publishing);
     }
 
     #[test]

@@ -28,12 +28,19 @@ pub enum Resolved {
 impl Session {
     /// Renames the sent and verified temp to its final name (RFC 959 section 4.1.3).
     pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
-        attempt.enter(Stage::Publishing);
+        if !attempt.begin_publishing() {
+            return Err(Trouble::Ended);
+        }
         let renamed = self.rename(&attempt.temp, target);
         match &renamed {
             Ok(()) => attempt.enter(Stage::Published),
-            // A clear no: not published, for sure.
-            Err(Trouble::Refused { code, .. }) if *code != 421 => attempt.enter(Stage::Sending),
+            // A clear no before any RNTO: not published, and no question about the temp can ever
+            // be taken to mean that it was (a server that forbids renames says 550 to all).
+            Err(Trouble::Refused {
+                verb: "RNFR", code, ..
+            }) if *code != 421 => {
+                attempt.enter(Stage::Sending);
+            }
             Err(_) => {}
         }
         renamed?;
@@ -64,36 +71,32 @@ impl Session {
         Ok(())
     }
 
-    /// Whether the name is not there. Asked by SIZE, the only question every server answers the
-    /// same way; RNFR has been refused before.
+    /// Whether the name is not there. Asked by SIZE, or by MDTM where there is no SIZE: the
+    /// questions that every server answers the same way. RNFR or DELE has been refused before.
     fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
-        let name = self.wire(name)?;
-        match self.step("SIZE", |client| client.size(name)) {
-            Ok(_) => Ok(false),
-            // Without SIZE there is nothing better to ask: the refusal before stands.
+        let name = &self.wire(name)?;
+        match self.command("SIZE", name, &[Status::File]) {
             Err(Trouble::Refused {
-                code: 550 | 500 | 502 | 504,
+                code: 500 | 502 | 504,
                 ..
-            }) => Ok(true),
-            Err(Trouble::Refused {
-                code: 421,
-                text,
-                verb,
-            }) => Err(Trouble::Refused {
-                code: 421,
-                text,
-                verb,
-            }),
-            Err(Trouble::Refused { .. }) => Ok(false),
-            Err(trouble) => Err(trouble),
+            }) => {}
+            answer => return told_absent(answer),
         }
+        told_absent(self.command("MDTM", name, &[Status::File]))
+    }
+}
+
+fn told_absent(answer: Result<Status, Trouble>) -> Result<bool, Trouble> {
+    match answer {
+        Ok(_) => Ok(false),
+        Err(Trouble::Refused { code, .. }) if code != 421 => Ok(code == 550),
+        Err(trouble) => Err(trouble),
     }
 }
 
 /// Takes a temp name away: true when it is gone for sure.
 pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
-    let name = session.wire(temp)?;
-    match session.step("DELE", |client| client.rm(name)) {
+    match session.step("DELE", |client| client.rm(temp)) {
         Ok(()) => Ok(true),
         Err(Trouble::Refused {
             code: 421,
@@ -114,7 +117,10 @@ pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
 /// session finds nothing.
 ///
 /// Attempts of stage `Publishing` are one chain: each next one is the renamed one before, so the
-/// file was published only if none of their names is there.
+/// file was published only if none of their names is there. They are asked oldest first: a rename
+/// that a stopped server executes late leads from an older name to a newer one, so a name whose
+/// elders are all gone stays gone once it is. Asked the other way round, the file could slip from
+/// the name asked second to the one asked first.
 pub fn resolve(
     session: &mut Session,
     old: &[Arc<Attempt>],
@@ -128,27 +134,21 @@ pub fn resolve(
         .iter()
         .filter(|a| a.stage().remedy() == Remedy::TakeAway)
     {
-        if !take_away(session, &attempt.temp)? {
+        // Given up before it is taken away: no RNFR of it was sent and none can be any more, so
+        // its temp can do no harm; one that cannot be taken away now is left to the sweep.
+        if !attempt.give_up() {
             return Ok(Resolved::Open);
         }
-        attempt.enter(Stage::Opened);
+        take_away(session, &attempt.temp)?;
     }
     let mut resolved = Resolved::Gone;
-    for attempt in old
-        .iter()
-        .rev()
-        .filter(|a| a.stage().remedy() == Remedy::Ask)
-    {
+    for attempt in old.iter().filter(|a| a.stage().remedy() == Remedy::Ask) {
         match asked(ask(session, attempt, fresh)?) {
             Next::PublishFresh => {
-                let published = session.publish(fresh, target);
-                if fresh.stage() != Stage::Publishing {
-                    // A clear result of the whole chain: only `fresh` has a name left.
-                    old.iter()
-                        .filter(|a| a.stage().remedy() == Remedy::Ask)
-                        .for_each(|a| a.enter(Stage::Opened));
-                }
-                return published.map(|()| Resolved::Delivered(fresh.source()));
+                // Renamed, so gone for good: the doubt is all in `fresh` now.
+                attempt.enter(Stage::Opened);
+                session.publish(fresh, target)?;
+                return Ok(Resolved::Delivered(fresh.source()));
             }
             Next::Delivered => resolved = Resolved::Delivered(attempt.source()),
             Next::Later => return Ok(Resolved::Open),

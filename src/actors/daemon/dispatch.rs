@@ -60,7 +60,7 @@ impl DaemonActor {
                 doubts: facts.doubts.clone(),
             };
             let target = self.routes[route].target(&path);
-            self.targets.insert(target);
+            self.targets.insert(target, route);
             let kind = RunningKind::Upload {
                 path: Arc::clone(&path),
                 attempt,
@@ -72,11 +72,16 @@ impl DaemonActor {
         }
         let temps = self.routes[route].due_sweeps(now);
         if !temps.is_empty() {
-            let names = temps.iter().map(|a| a.temp.clone()).collect();
             let kind = RunningKind::Sweep {
                 temps: temps.clone(),
             };
-            if !self.hand_over(index, Work::Sweep(Sweep { temps: names }), kind) {
+            if !self.hand_over(
+                index,
+                Work::Sweep(Sweep {
+                    temps: temps.clone(),
+                }),
+                kind,
+            ) {
                 self.sweep_again(route, temps, now);
             }
         }
@@ -88,7 +93,10 @@ impl DaemonActor {
             (server.key(), server.folder.clone())
         };
         let targets = &self.targets;
-        let free = |path: &str| !targets.contains(&(key.clone(), format!("{folder}/{path}")));
+        let free = |path: &str| {
+            let holder = targets.get(&(key.clone(), format!("{folder}/{path}")));
+            holder.is_none_or(|holder| *holder == route)
+        };
         self.routes[route].backlog.take(now, free)
     }
 
@@ -107,16 +115,20 @@ impl DaemonActor {
         given
     }
 
+    /// While an attempt of it is in doubt, its final name stays the route's own: nobody else's
+    /// file may come under it before the old session's last rename is fenced off.
     pub(super) fn take_back(&mut self, route: usize, path: &str, until: Mono) {
-        let target = self.routes[route].target(path);
-        self.targets.remove(&target);
+        if !self.routes[route].in_doubt(path) {
+            let target = self.routes[route].target(path);
+            self.targets.remove(&target);
+        }
         self.routes[route].backlog.put_back(path, until);
     }
 
-    pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<Arc<Attempt>>, now: Mono) {
+    pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {
         let due = Due::At(now + self.config.quarantine.hold);
         for temp in temps {
-            self.routes[route].sweep_later(temp, due);
+            self.routes[route].sweep_later(temp, None, due);
         }
     }
 }

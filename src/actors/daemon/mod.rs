@@ -12,7 +12,7 @@ mod slots;
 mod sources;
 mod verdict;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -96,8 +96,9 @@ pub struct DaemonActor {
     incidents: VecDeque<Incident>,
     incident: u64,
     job: u64,
-    /// Final names in work, with their destination: one at a time.
-    targets: HashSet<(String, String)>,
+    /// Final names in work or in doubt, with their destination, and the route that has them: one
+    /// at a time.
+    targets: HashMap<(String, String), usize>,
     stranded_helpers: StrandedHelpers,
     draining: Option<Mono>,
     retired: bool,
@@ -150,7 +151,7 @@ impl DaemonActor {
             incidents: VecDeque::new(),
             incident: 0,
             job: 0,
-            targets: HashSet::new(),
+            targets: HashMap::new(),
             stranded_helpers: StrandedHelpers::default(),
             draining: None,
             retired: false,

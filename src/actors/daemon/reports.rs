@@ -45,10 +45,9 @@ impl DaemonActor {
                 self.sweep_again(route, temps, now);
                 self.destination(route, &failure, now);
             }
-            (RunningKind::Sweep { mut temps }, JobResult::Swept { left }) => {
+            (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
                 self.routes[route].failures = 0;
-                temps.retain(|a| left.contains(&a.temp));
-                self.sweep_again(route, temps, now);
+                self.sweep_again(route, left, now);
             }
             (RunningKind::Sweep { .. }, JobResult::Delivered { .. }) => {}
             (
@@ -101,9 +100,7 @@ impl DaemonActor {
         let sent = source.unwrap_or(facts.stamp);
         facts.delivered = Some(sent);
         facts.failures = 0;
-        for settled in facts.doubts.drain(..) {
-            settled.enter(Stage::Published);
-        }
+        facts.doubts.clear();
         let incident = facts.incident.take();
         info!(self.log, "file delivered"; "route" => &name, "file" => escape(path).into_owned(),
             "bytes" => sent.size, "seconds" => took.as_secs_f64(), "next" => "its source is finished");
@@ -131,7 +128,7 @@ impl DaemonActor {
         if attempt.stage() != Stage::Opened {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(Arc::clone(&attempt), due);
+            self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
         }
         if failure.connected {
             self.routes[route].failures = 0;

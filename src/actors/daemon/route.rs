@@ -8,7 +8,6 @@ use slog::{Logger, error, info};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::core::backlog::Backlog;
-use crate::core::journey::Stage;
 use crate::pulse::Attempt;
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
@@ -39,6 +38,15 @@ pub enum Due {
     Release(u64),
 }
 
+/// A temp name of an attempt without a clear result.
+struct OldTemp {
+    name: String,
+    /// The file whose attempt it was; none once it is known to be in doubt no more. While it is,
+    /// the temp may be the only whole copy, and its absence would be taken for a publication.
+    path: Option<Arc<str>>,
+    due: Due,
+}
+
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
@@ -51,7 +59,7 @@ pub struct RouteState {
     pub failures: u32,
     pub paused: Mono,
     pub suspended: bool,
-    sweeps: Vec<(Arc<Attempt>, Due)>,
+    sweeps: Vec<OldTemp>,
     pub delivered: u64,
     pub problem: Option<String>,
 }
@@ -103,35 +111,49 @@ impl RouteState {
         }
     }
 
-    pub fn sweep_later(&mut self, temp: Arc<Attempt>, due: Due) {
+    /// Sweeps the temp name of an attempt of `path` when it is due and in doubt no more.
+    pub fn sweep_later(&mut self, name: String, path: Option<Arc<str>>, due: Due) {
         if self.sweeps.len() >= SWEEPS {
             self.sweeps.remove(0);
         }
-        self.sweeps.push((temp, due));
+        self.sweeps.push(OldTemp { name, path, due });
     }
 
-    pub fn release_sweeps(&mut self, incident: u64) {
-        for (_, due) in &mut self.sweeps {
-            if *due == Due::Release(incident) {
-                *due = Due::At(Mono::ZERO);
+    /// The pair of this incident was released: its temp names are due at `at`.
+    pub fn release_sweeps(&mut self, incident: u64, at: Mono) {
+        for temp in &mut self.sweeps {
+            if temp.due == Due::Release(incident) {
+                temp.due = Due::At(at);
             }
         }
     }
 
-    /// What is to be swept now. Not the temp of an attempt that may be published under it yet:
-    /// while that is in doubt its temp is the only evidence, and maybe the only copy.
-    pub fn due_sweeps(&mut self, now: Mono) -> Vec<Arc<Attempt>> {
+    /// Takes out the names that are to be swept now.
+    pub fn due_sweeps(&mut self, now: Mono) -> Vec<String> {
         let mut out = Vec::new();
-        self.sweeps.retain(|(attempt, due)| {
-            let take = out.len() < SWEEP_BATCH
-                && matches!(due, Due::At(at) if *at <= now)
-                && attempt.stage() != Stage::Publishing;
+        let Self {
+            sweeps, backlog, ..
+        } = self;
+        let mut in_doubt = |temp: &OldTemp| {
+            let facts = temp.path.as_ref().and_then(|path| backlog.facts(path));
+            facts.is_some_and(|facts| facts.doubts.iter().any(|a| a.temp == temp.name))
+        };
+        sweeps.retain(|temp| {
+            let due = matches!(temp.due, Due::At(at) if at <= now);
+            let take = out.len() < SWEEP_BATCH && due && !in_doubt(temp);
             if take {
-                out.push(Arc::clone(attempt));
+                out.push(temp.name.clone());
             }
             !take
         });
         out
+    }
+
+    /// Whether what became of an attempt of this file is not known yet.
+    pub fn in_doubt(&mut self, path: &str) -> bool {
+        self.backlog
+            .facts(path)
+            .is_some_and(|facts| !facts.doubts.is_empty())
     }
 
     pub fn target(&self, path: &str) -> (String, String) {

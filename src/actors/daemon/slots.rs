@@ -52,7 +52,7 @@ pub enum RunningKind {
         attempt: Arc<Attempt>,
     },
     Sweep {
-        temps: Vec<Arc<Attempt>>,
+        temps: Vec<String>,
     },
 }
 

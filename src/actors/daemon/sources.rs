@@ -93,7 +93,7 @@ impl DaemonActor {
         self.job += 1;
         self.routes[index].finishing += 1;
         let target = self.routes[index].target(path);
-        self.targets.insert(target);
+        self.targets.insert(target, index);
         self.unsent.push_back(Unsent::Finish(Finish {
             route: self.routes[index].config.name.as_str().into(),
             path: path.into(),

@@ -12,7 +12,7 @@ use super::{DaemonActor, INCIDENTS, Unsent};
 use crate::actors::messages::{Released, Strand};
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
-use crate::core::names::{AttemptResult, Cause};
+use crate::core::names::{AttemptResult, Cause, ReleaseReason};
 use crate::core::stall;
 use crate::core::vouch::{Sample, Socket, tcp};
 use crate::log;
@@ -124,12 +124,13 @@ impl DaemonActor {
             None => {}
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
-                    self.routes[route].sweep_later(temp, due);
+                    self.routes[route].sweep_later(temp, None, due);
                 }
             }
             Some(RunningKind::Upload { path, attempt }) => {
                 if attempt.stage() != Stage::Opened {
-                    self.routes[route].sweep_later(Arc::clone(&attempt), due);
+                    let of = Some(Arc::clone(&path));
+                    self.routes[route].sweep_later(attempt.temp.clone(), of, due);
                 }
                 self.retry(
                     route,
@@ -199,8 +200,13 @@ impl DaemonActor {
         if let Some(incident) = entry {
             incident.quarantine = Some(released.report);
         }
+        // Released before its time: the server may be stopped still, and make the name again.
+        let at = match released.reason {
+            ReleaseReason::Hold => Mono::ZERO,
+            _ => clock::mono() + self.config.quarantine.hold,
+        };
         for route in &mut self.routes {
-            route.release_sweeps(released.incident);
+            route.release_sweeps(released.incident, at);
         }
     }
 
