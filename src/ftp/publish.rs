@@ -96,7 +96,8 @@ fn told_absent(answer: Result<Status, Trouble>) -> Result<bool, Trouble> {
 
 /// Takes a temp name away: true when it is gone for sure.
 pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
-    match session.step("DELE", |client| client.rm(temp)) {
+    let name = session.wire(temp)?;
+    match session.step("DELE", |client| client.rm(name)) {
         Ok(()) => Ok(true),
         Err(Trouble::Refused {
             code: 421,
