@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::core::ring::Limits;
 use crate::http::{self, Answer, Health, Source, Unavailable};
 use crate::metrics::Metrics;
+use crate::pulse::Sabotage;
 use crate::report::{Incident, Status};
 use crate::spool::Clock;
 use crate::spool::lock::{FolderLock, LockError};
@@ -55,6 +56,21 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<End, String> {
+    run_sabotaged(config, metrics, log, stop, listening, Sabotage::default()).await
+}
+
+/// The same with parts that a test can break (feature `lab`; nothing without it).
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_sabotaged(
+    config: Config,
+    metrics: Metrics,
+    log: Logger,
+    stop: impl Future<Output = ()>,
+    listening: impl FnOnce(std::net::SocketAddr),
+    sabotage: Sabotage,
+) -> Result<End, String> {
     let config = Arc::new(config);
     fence::install().map_err(|e| format!("cannot prepare this process: {e}"))?;
     std::fs::create_dir_all(&config.state_dir).map_err(|e| {
@@ -78,7 +94,7 @@ pub async fn run(
             lock,
         });
     }
-    let mut service = Service::start(&config, agent, routes, &metrics, &log)?;
+    let mut service = Service::start(&config, agent, routes, &metrics, &log, sabotage)?;
     let source = Arc::new(service.view());
     let (server, address) = http::bind(&config.http, metrics, source, log.clone())
         .map_err(|e| crate::log::chain(&e))?;
@@ -123,13 +139,14 @@ impl Service {
         routes: Vec<RouteSpool>,
         metrics: &Metrics,
         log: &Logger,
+        sabotage: Sabotage,
     ) -> Result<Self, String> {
         let (tell, over) = oneshot::channel();
         let (problems_in, problems) = watch::channel(Vec::new());
         let turned = Arc::new(AtomicU64::new(clock::mono().as_millis() as u64));
         let parts = {
             let (config, metrics, log) = (Arc::clone(config), metrics.clone(), log.clone());
-            let turned = Arc::clone(&turned);
+            let (turned, sabotage) = (Arc::clone(&turned), sabotage.clone());
             move |peers| Parts {
                 config,
                 agent,
@@ -142,6 +159,7 @@ impl Service {
                     // Nobody waits any more: the service is over already.
                     let _ = tell.send(how);
                 }),
+                sabotage,
             }
         };
         let limits = limits(config);
@@ -149,7 +167,7 @@ impl Service {
         let (made_in, made) = mpsc::sync_channel(1);
         // The three need each other's addresses: they are made where the daemon's context is.
         Arbiter::new().spawn_fn(move || {
-            drop(made_in.send(make(limits, routes, parts, metrics, &log)));
+            drop(made_in.send(make(limits, routes, parts, metrics, &log, sabotage)));
         });
         let gone = |_| "the daemon's event loop did not start".to_owned();
         let (daemon, quarantine, collector) = made.recv().map_err(gone)??;
@@ -256,6 +274,7 @@ fn make(
     parts: impl FnOnce(Peers) -> Parts,
     metrics: Metrics,
     log: &Logger,
+    sabotage: Sabotage,
 ) -> Result<Actors, String> {
     let context = Context::<DaemonActor>::new();
     let daemon = context.address();
@@ -264,12 +283,13 @@ fn make(
         state: daemon.clone().recipient(),
         finished: daemon.clone().recipient(),
     };
-    let collector = CollectorActor::new(&told, routes, log, Clock::system())
+    let mut collector = CollectorActor::new(&told, routes, log, Clock::system())
         .map_err(|e| format!("cannot watch the spools: {e}"))?;
+    collector.sabotaged_by(sabotage.clone());
     let collector = CollectorActor::start_in_arbiter(&Arbiter::new().handle(), |_| collector);
     let (released, own_log) = (daemon.clone().recipient(), log.clone());
     let quarantine = SocketQuarantineActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
-        SocketQuarantineActor::new(limits, released, metrics, own_log)
+        SocketQuarantineActor::new(limits, released, metrics, own_log).sabotaged_by(sabotage)
     });
     let peers = Peers {
         strand: quarantine.clone().recipient(),

@@ -2,6 +2,8 @@
 //! worker alone writes, but for the Ping number) and the fence around the worker's sockets.
 //! Reading it never blocks and needs nobody's help; that is what makes a verdict possible.
 
+mod sabotage;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
+
+pub use sabotage::{Point, Sabotage};
 
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
@@ -34,6 +38,7 @@ pub struct WorkerHandle {
     pub epoch: u64,
     /// The fence around its sockets.
     pub fence: Arc<Fence>,
+    sabotage: Sabotage,
     /// Phase number << 8 | phase.
     phase: AtomicU64,
     /// Microseconds of the monotonic clock; 0 for none.
@@ -49,6 +54,7 @@ impl WorkerHandle {
         Ok(Self {
             epoch,
             fence: Arc::new(Fence::new()?),
+            sabotage: Sabotage::default(),
             phase: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -57,11 +63,22 @@ impl WorkerHandle {
         })
     }
 
+    /// The same, in a service that may be sabotaged.
+    #[must_use]
+    pub fn sabotaged_by(self, sabotage: Sabotage) -> Self {
+        Self { sabotage, ..self }
+    }
+
     // ---- the worker's side ---------------------------------------------------------------
 
     /// A safe point: the worker answers the last Ping by being here.
     pub fn ack(&self) {
         self.ack.store(self.ping.load(SeqCst), SeqCst);
+    }
+
+    /// The worker begins its life.
+    pub fn born(&self) {
+        self.sabotage.at(Point::Worker);
     }
 
     /// Enters a phase that has to be over after `bound`, if one is given.
@@ -85,6 +102,7 @@ impl WorkerHandle {
     /// Bytes were handed to the kernel.
     pub fn moved(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, SeqCst);
+        self.sabotage.at(Point::Transfer);
         self.ack();
     }
 

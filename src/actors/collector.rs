@@ -16,6 +16,7 @@ use actix::prelude::*;
 use slog::{Logger, error};
 
 use crate::config::Route;
+use crate::pulse::{Point, Sabotage};
 use crate::spool::finish::Finished;
 use crate::spool::lock::FolderLock;
 use crate::spool::work::Command;
@@ -194,6 +195,7 @@ pub struct CollectorActor {
     lanes: HashMap<Arc<str>, Lane>,
     log: Logger,
     flushing: bool,
+    sabotage: Sabotage,
 }
 
 impl CollectorActor {
@@ -211,6 +213,7 @@ impl CollectorActor {
             lanes: HashMap::new(),
             log: log.clone(),
             flushing: false,
+            sabotage: Sabotage::default(),
         };
         for RouteSpool { route, lock } in routes {
             let name: Arc<str> = route.name.as_str().into();
@@ -218,6 +221,11 @@ impl CollectorActor {
             actor.lanes.insert(name, lane);
         }
         Ok(actor)
+    }
+
+    /// The service may be sabotaged.
+    pub fn sabotaged_by(&mut self, sabotage: Sabotage) {
+        self.sabotage = sabotage;
     }
 
     fn pass(&mut self, route: &str, command: Command, ctx: &mut Context<Self>) {
@@ -272,6 +280,7 @@ impl Handler<Want> for CollectorActor {
 impl Handler<Finish> for CollectorActor {
     type Result = ();
     fn handle(&mut self, message: Finish, ctx: &mut Self::Context) {
+        self.sabotage.at(Point::Collector);
         let Finish {
             route,
             path,

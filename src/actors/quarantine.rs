@@ -15,6 +15,7 @@ use crate::core::names::ReleaseReason;
 use crate::core::ring::{Entry, Limits, Release, Ring};
 use crate::core::vouch::{Socket, tcp};
 use crate::metrics::Metrics;
+use crate::pulse::{Point, Sabotage};
 use crate::report::{PairStatus, QuarantineReport, QuarantineStatus};
 use crate::sys::fence::Pair;
 use crate::sys::socket;
@@ -41,6 +42,7 @@ pub struct SocketQuarantineActor {
     unsent: Vec<Released>,
     metrics: Metrics,
     log: Logger,
+    sabotage: Sabotage,
 }
 
 impl SocketQuarantineActor {
@@ -60,7 +62,14 @@ impl SocketQuarantineActor {
             unsent: Vec::new(),
             metrics,
             log,
+            sabotage: Sabotage::default(),
         }
+    }
+
+    /// The same, in a service that may be sabotaged.
+    #[must_use]
+    pub fn sabotaged_by(self, sabotage: Sabotage) -> Self {
+        Self { sabotage, ..self }
     }
 
     fn release_all(&mut self, releases: Vec<Release>) {
@@ -185,6 +194,7 @@ impl Handler<Tick> for SocketQuarantineActor {
     type Result = ();
 
     fn handle(&mut self, _: Tick, _: &mut Self::Context) {
+        self.sabotage.at(Point::Quarantine);
         if self.held.is_empty() && self.unsent.is_empty() {
             return;
         }

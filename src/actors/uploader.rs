@@ -10,7 +10,7 @@ use slog::{Logger, error, warn};
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
 use crate::config::{Route, Timers};
 use crate::ftp::Setup;
-use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::pulse::{Point, Sabotage, StrandedHelpers, WorkerHandle};
 use crate::worker::{self, Mailbox};
 
 /// Messages that may wait for one slot: a Ping, a job, an EndTask, a Retire, and their successors.
@@ -31,6 +31,8 @@ pub struct Slot {
     pub detection: std::time::Duration,
     /// Where look-ups that cannot end are counted.
     pub stranded: StrandedHelpers,
+    /// What a test has armed.
+    pub sabotage: Sabotage,
     /// The slot's logger.
     pub log: Logger,
     /// The daemon.
@@ -60,7 +62,8 @@ impl UploaderActor {
 
     fn begin(&mut self) -> std::io::Result<()> {
         let slot = &self.slot;
-        let handle = Arc::new(WorkerHandle::new(self.epoch)?);
+        let handle = WorkerHandle::new(self.epoch)?.sabotaged_by(slot.sabotage.clone());
+        let handle = Arc::new(handle);
         let setup = Setup {
             handle: Arc::clone(&handle),
             route: Arc::clone(&slot.route),
@@ -132,6 +135,7 @@ impl Handler<Ping> for UploaderActor {
     type Result = ();
 
     fn handle(&mut self, ping: Ping, _: &mut Self::Context) {
+        self.slot.sabotage.at(Point::Uploader);
         let Some((handle, _)) = self.current(ping.epoch) else {
             return;
         };

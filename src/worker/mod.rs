@@ -79,6 +79,7 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         self.setup.handle.begin(Phase::Idle, None);
+        self.setup.handle.born();
         while !self.setup.handle.fence.ended() {
             match self.take.try_recv() {
                 Ok(job) => {

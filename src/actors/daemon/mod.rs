@@ -16,12 +16,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, MessageResult, Recipient};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient};
 use slog::{Logger, error, info, warn};
 use tokio::sync::watch;
 
 use self::route::RouteState;
-use self::slots::Slot;
+use self::slots::{Room, Slot};
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::messages::{
     Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,
@@ -29,7 +29,7 @@ use super::messages::{
 use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::metrics::Metrics;
-use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::pulse::{Point, Sabotage, StrandedHelpers, WorkerHandle};
 use crate::report::{Incident, RouteStatus, Status};
 use crate::sys::thread;
 
@@ -87,8 +87,8 @@ pub struct DaemonActor {
     peers: Peers,
     metrics: Metrics,
     log: Logger,
-    /// The Arbiter of all UploaderActors; a dead one is replaced.
-    arbiter: Arbiter,
+    /// The event loop of all UploaderActors; one that is dead or wedged is replaced.
+    room: Room,
     slots: Vec<Slot>,
     routes: Vec<RouteState>,
     leaving: Vec<Leaving>,
@@ -107,6 +107,7 @@ pub struct DaemonActor {
     problems: watch::Sender<Vec<String>>,
     started: f64,
     over: Option<Box<dyn FnOnce(Over) + Send>>,
+    sabotage: Sabotage,
 }
 
 /// What a daemon is made of.
@@ -127,6 +128,8 @@ pub struct Parts {
     pub problems: watch::Sender<Vec<String>>,
     /// Called once, when the service is over.
     pub over: Box<dyn FnOnce(Over) + Send>,
+    /// What a test has armed.
+    pub sabotage: Sabotage,
 }
 
 impl DaemonActor {
@@ -144,7 +147,7 @@ impl DaemonActor {
             peers: parts.peers,
             metrics: parts.metrics,
             log: parts.log,
-            arbiter: Arbiter::new(),
+            room: Room::new(),
             slots: Vec::new(),
             leaving: Vec::new(),
             unsent: VecDeque::new(),
@@ -160,6 +163,7 @@ impl DaemonActor {
             problems: parts.problems,
             started: clock::unix(),
             over: Some(parts.over),
+            sabotage: parts.sabotage,
         }
     }
 
@@ -236,6 +240,16 @@ impl DaemonActor {
         }
     }
 
+    /// Without the quarantine no wedge can be ended well, without the collector no file comes:
+    /// neither is noticed by a service that has nothing for them at the moment.
+    fn see_the_others(&mut self) {
+        if !self.peers.strand.connected() {
+            self.lost("the quarantine is gone");
+        } else if !self.peers.finish.connected() {
+            self.lost("the collector is gone");
+        }
+    }
+
     fn lost(&mut self, what: &'static str) {
         if !self.escalating {
             self.escalating = true;
@@ -296,6 +310,7 @@ impl Handler<Tick> for DaemonActor {
     type Result = ();
 
     fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
+        self.sabotage.at(Point::Daemon);
         let now = clock::mono();
         self.turned.store(now.as_millis() as u64, SeqCst);
         self.flush();
@@ -304,6 +319,7 @@ impl Handler<Tick> for DaemonActor {
             self.beat(index, tick.scheduled, now, &this);
         }
         self.see_them_leave(now);
+        self.see_the_others();
         self.dispatch(now);
         self.drain(now);
     }

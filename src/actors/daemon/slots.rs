@@ -1,6 +1,7 @@
 //! The slot table: each slot's worker, its beats, its deadlines, its restarts.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use actix::{Addr, Arbiter, Supervisor};
@@ -19,11 +20,54 @@ use crate::log;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::report::SlotStatus;
 
+/// The event loop on which the UploaderActors live.
+pub struct Room {
+    arbiter: Arbiter,
+    /// Its number: actors of an older one are not spoken to any more.
+    number: u64,
+    /// How often it was asked to turn.
+    asked: u64,
+    /// The last asking that it came to.
+    turned: Arc<AtomicU64>,
+}
+
+impl Room {
+    /// The first one.
+    pub fn new() -> Self {
+        Self {
+            arbiter: Arbiter::new(),
+            number: 1,
+            asked: 0,
+            turned: Arc::default(),
+        }
+    }
+
+    /// Asks it to turn; returns the number of this asking. A dead loop never comes to it.
+    fn ask(&mut self) -> u64 {
+        self.asked += 1;
+        let (turned, asked) = (Arc::clone(&self.turned), self.asked);
+        self.arbiter
+            .spawn(async move { turned.store(asked, SeqCst) });
+        asked
+    }
+
+    fn replace(&mut self) {
+        *self = Self {
+            number: self.number + 1,
+            ..Self::new()
+        };
+    }
+}
+
 /// A place for one concurrent upload; lives as long as the service.
 pub struct Slot {
     pub route: usize,
     pub number: u32,
     pub addr: Addr<UploaderActor>,
+    /// The number of the event loop that its actor lives on.
+    pub room: u64,
+    /// What the event loop was asked when the worker was started.
+    pub asked: u64,
     /// The number of its worker; +1 at every replacement.
     pub epoch: u64,
     /// Its worker, between Ready and end.
@@ -109,6 +153,8 @@ impl DaemonActor {
                     route,
                     number,
                     addr,
+                    room: self.room.number,
+                    asked: self.room.ask(),
                     epoch: 1,
                     handle: None,
                     due: now + self.detection(),
@@ -116,7 +162,8 @@ impl DaemonActor {
                     beat: Heartbeat::new(self.policy(), 1, now),
                     witness: Witness::default(),
                     samples: (None, None),
-                    gate: Gate::new(self.config.heartbeat.interval, now),
+                    // Shorter than any conviction takes, longer than a crash at the first beat.
+                    gate: Gate::new(self.config.heartbeat.interval * 2, now),
                     job: None,
                 });
             }
@@ -131,10 +178,10 @@ impl DaemonActor {
         epoch: u64,
         this: &Addr<Self>,
     ) -> Addr<UploaderActor> {
-        // A dead Arbiter takes nothing any more: all its slots need a new one.
-        if !self.arbiter.spawn(std::future::ready(())) {
+        // A dead event loop takes nothing any more: all its slots need a new one.
+        if !self.room.arbiter.spawn(std::future::ready(())) {
             error!(self.log, "the uploaders' event loop is gone"; "next" => "a new one is started");
-            self.arbiter = Arbiter::new();
+            self.room.replace();
         }
         let config = Arc::clone(&self.routes[route].config);
         let slot = uploader::Slot {
@@ -147,11 +194,12 @@ impl DaemonActor {
             timers: self.config.timers.clone(),
             detection: self.detection(),
             stranded: self.stranded_helpers.clone(),
+            sabotage: self.sabotage.clone(),
             ready: this.clone().recipient(),
             pong: this.clone().recipient(),
             outcome: this.clone().recipient(),
         };
-        Supervisor::start_in_arbiter(&self.arbiter.handle(), move |_| {
+        Supervisor::start_in_arbiter(&self.room.arbiter.handle(), move |_| {
             UploaderActor::new(slot, epoch)
         })
     }
@@ -204,7 +252,10 @@ impl DaemonActor {
             }
         }
         if !self.slots[index].addr.connected() {
-            self.lost_slot(index, now);
+            self.lost_slot(index, now, "its actor is gone");
+        } else if handle.fence.finished() && !self.retired {
+            // It never leaves by itself: a panic, found long before its beats are missed.
+            self.lost_slot(index, now, "its thread is gone");
         } else if self.slots[index].beat.deadlocked() {
             self.convict(index, now);
         }
@@ -243,12 +294,30 @@ impl DaemonActor {
         }
     }
 
-    /// The actor is gone (a panic, a dead Arbiter): its worker is ended, the slot built anew.
-    fn lost_slot(&mut self, index: usize, now: Mono) {
-        error!(self.log, "a slot's actor is gone"; "slot" => index,
+    /// A part of the slot is gone (a panic, a dead event loop): what is left of its worker is
+    /// ended, the slot built anew.
+    fn lost_slot(&mut self, index: usize, now: Mono, what: &'static str) {
+        error!(self.log, "a slot is lost"; "slot" => index, "error" => what,
             "route" => &self.routes[self.slots[index].route].config.name,
             "next" => "its worker is ended and the slot is built anew");
-        self.end_worker(index, now, "its actor was lost");
+        self.end_worker(index, now, what);
+    }
+
+    /// A worker did not come up. One that no event loop was there to start is not the last one:
+    /// a handler that never comes back (a bug) holds all actors of its loop.
+    fn missing(&mut self, index: usize, now: Mono) {
+        let asked = self.slots[index].asked;
+        if self.slots[index].room == self.room.number && self.room.turned.load(SeqCst) < asked {
+            error!(self.log, "the uploaders' event loop is wedged";
+                "next" => "a new one is started; the old one is left behind");
+            self.room.replace();
+        }
+        let slot = &mut self.slots[index];
+        slot.epoch += 1;
+        slot.due = slot.gate.ended(now);
+        slot.starting = false;
+        warn!(self.log, "a worker did not come up"; "slot" => index,
+            "next" => format!("again in {:?}", slot.due.saturating_sub(now)));
     }
 
     /// Starts the next worker of a slot: by its actor, or by a new actor where that is gone.
@@ -256,18 +325,13 @@ impl DaemonActor {
         let patience = self.detection();
         let slot = &mut self.slots[index];
         if slot.starting {
-            // It was started and no Ready came.
-            slot.epoch += 1;
-            slot.due = slot.gate.ended(now);
-            slot.starting = false;
-            warn!(self.log, "a worker did not come up"; "slot" => index,
-                "next" => format!("again in {:?}", slot.due.saturating_sub(now)));
-            return;
+            return self.missing(index, now);
         }
         let (epoch, route, number) = (slot.epoch, slot.route, slot.number);
         slot.due = now + patience;
         slot.starting = true;
-        let told = slot.addr.connected()
+        let told = slot.room == self.room.number
+            && slot.addr.connected()
             && slot
                 .addr
                 .try_send(EndTask {
@@ -278,7 +342,9 @@ impl DaemonActor {
         if !told {
             let addr = self.make_actor(index, route, number, epoch, this);
             self.slots[index].addr = addr;
+            self.slots[index].room = self.room.number;
         }
+        self.slots[index].asked = self.room.ask();
     }
 
     /// Takes the worker out of its slot: from here on its epoch is stale.

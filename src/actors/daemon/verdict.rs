@@ -99,12 +99,13 @@ impl DaemonActor {
         self.flush();
     }
 
-    /// Ends a worker without a verdict: its actor is gone.
+    /// Ends a worker without a verdict: its actor or its thread is gone.
     pub(super) fn end_worker(&mut self, index: usize, now: Mono, why: &str) {
         let route = self.routes[self.slots[index].route].config.name.clone();
         if let Some(handle) = self.detach(index, now) {
             handle.fence.end().reset();
         }
+        self.metrics.uploader_resets(&route, Cause::Unknown).inc();
         warn!(self.log, "uploader reset"; "route" => &route, "slot" => self.slots[index].number,
             "epoch" => self.slots[index].epoch, "error" => why,
             "next" => format!("a fresh worker in {:?}", self.slots[index].due.saturating_sub(now)));
