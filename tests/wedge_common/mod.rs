@@ -3,6 +3,7 @@
 
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -98,6 +99,20 @@ pub fn is_held(pid: u32, incident: &Value) -> bool {
 pub fn is_gone(pid: u32, incident: &Value) -> bool {
     let gone = |socket| connection(pid, socket).is_none_or(|found| !found.held);
     gone(&incident["control"]) && gone(&incident["data"])
+}
+
+/// The connections of a process that hold bytes not yet acknowledged, and how many.
+pub fn send_queues(pid: u32) -> BTreeMap<PathBuf, u64> {
+    let own = descriptors(pid);
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let rows = table.lines().skip(1).map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (queued, _) = fields[4].split_once(':').unwrap();
+        let queued = u64::from_str_radix(queued, 16).unwrap();
+        (PathBuf::from(format!("socket:[{}]", fields[9])), queued)
+    });
+    rows.filter(|(socket, queued)| *queued > 0 && own.contains(socket))
+        .collect()
 }
 
 /// `0100007F:1F90`: the address as the machine holds it, the port as people read it.
