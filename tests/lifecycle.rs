@@ -212,6 +212,48 @@ fn a_sigterm_amid_many_files_drains_and_a_restart_goes_on() {
 }
 
 #[test]
+fn a_kill_amid_many_files_loses_none_and_shows_none_torn() {
+    const N: usize = 600;
+    let (root, lab) = healthy();
+    let watcher = Watcher::start(root.path(), is_final_name);
+    let settings = Settings::new().quick().key("timers.stall", "60s").route_to(
+        "main",
+        &lab.url("in"),
+        lab.password(),
+    );
+    let spool = settings.spool("main");
+    let contents: Vec<_> = (0..N).map(|i| content(i as u64, i * 50)).collect();
+    for (i, bytes) in contents.iter().enumerate() {
+        watcher.allow(&format!("in/file {i}"), bytes);
+        fs::write(spool.join(format!("file {i}")), bytes).unwrap();
+    }
+    let mut service = settings.start();
+    for kill in 1..=4 {
+        let goal = lab.counters().rename_count + (N / 8) as u64;
+        lab.wait_counters(|c| c.rename_count >= goal, PATIENCE)
+            .unwrap();
+        service = service.kill_and_restart();
+        println!(
+            "kill {kill}: {} renames so far",
+            lab.counters().rename_count
+        );
+    }
+    service.wait_spool_empty("main", PATIENCE);
+    for (i, bytes) in contents.iter().enumerate() {
+        let there = fs::read(root.path().join(format!("in/file {i}"))).unwrap();
+        assert_eq!(&there, bytes, "file {i}");
+    }
+    wait_until("no source is left under a private name", PATIENCE, || {
+        files(&spool).is_empty()
+    });
+    let more = lab.counters().rename_count - N as u64;
+    // At least once: each kill can repeat what its two uploaders had in hand, and what waited
+    // for its source's end.
+    println!("{more} of {N} files were sent twice");
+    watcher.assert_clean();
+}
+
+#[test]
 fn a_sigterm_does_not_wait_longer_than_its_grace_for_a_slow_peer() {
     let root = temp_dir();
     let crawl = Kind::Trickle {
