@@ -130,7 +130,10 @@ impl Service {
                 log,
                 turned,
                 problems: problems_in,
-                over: Box::new(move |how| drop(tell.send(how))),
+                over: Box::new(move |how| {
+                    // Whoever waited for the end is gone: the process ends anyway.
+                    let _ = tell.send(how);
+                }),
             }
         };
         let limits = limits(config);

@@ -55,7 +55,7 @@ pub fn look_up(
         phase: Phase::Dns,
         error,
     };
-    let mut leave = |trouble| {
+    let leave = |trouble| {
         stranded.enter();
         if left_behind.swap(true, SeqCst) {
             stranded.leave();

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
 use ftpulse::config::{After, Order, Route, Secret, Server, Verify};
 use slog::{Drain, KV, Logger, OwnedKVList, Record};
@@ -38,8 +38,8 @@ pub fn route(dir: &Path) -> Route {
 
 /// Sets a file's modification time so many seconds back.
 pub fn age(path: &Path, seconds: u64) {
-    #[allow(clippy::disallowed_methods)]
-    let time = SystemTime::now() - Duration::from_secs(seconds);
+    let now = UNIX_EPOCH + Duration::from_secs_f64(ftpulse::clock::unix());
+    let time = now - Duration::from_secs(seconds);
     fs::File::options()
         .write(true)
         .open(path)
@@ -100,4 +100,22 @@ pub fn as_user<T: Send + 'static>(user: u32, work: impl FnOnce() -> T + Send + '
         work()
     };
     std::thread::spawn(other).join().unwrap()
+}
+
+/// A size that larger runs set by the environment.
+pub fn number_from(variable: &str, usual: u64) -> u64 {
+    let set = std::env::var(variable).ok();
+    set.map_or(usual, |text| text.parse().expect("a whole number"))
+}
+
+/// For tests that measure their process: runs this very test once more alone in one. True there.
+pub fn in_own_process(test: &str) -> bool {
+    const INSIDE: &str = "FTPULSE_TEST_IN_OWN_PROCESS";
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
+    assert!(command.status().unwrap().success(), "{test} in a process of its own");
+    false
 }

@@ -163,7 +163,9 @@ impl DaemonActor {
 
     /// Watches the ended workers leave; those that cannot are counted, and too many escalate.
     fn see_them_leave(&mut self, now: Mono) {
-        self.leaving.retain(|l| !(l.handle.fence.finished() && !thread::exists(l.handle.fence.thread())));
+        self.leaving.retain(|l| {
+            !l.handle.fence.finished() || thread::exists(l.handle.fence.thread())
+        });
         for leaving in &mut self.leaving {
             if leaving.stranded || now.saturating_sub(leaving.since) < LEAVE {
                 continue;

@@ -1,0 +1,415 @@
+//! Each fault of the lab server in mid-file, in a reply, on the data port and at the login strikes
+//! where it says, as often as it says, and ends as it says.
+#![cfg(feature = "lab")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod lab_common;
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use ftpulse::clock::mono;
+use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd};
+use socket2::SockRef;
+use suppaftp::{FtpError, Mode, Status};
+use lab_common::*;
+
+// ---------------------------------------------------------------- the middle of a file
+
+#[test]
+fn a_reader_that_stops_closes_its_window_soon_and_goes_on_at_the_thaw() {
+    let mut lab = Lab::new([Fault::from_name("stop-reading").unwrap().until_thaw()]);
+    let content = bytes(16 << 20);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("f");
+    SockRef::from(&data)
+        .set_send_buffer_size(64 * 1024)
+        .unwrap();
+    let sent = stuff(&data, &content);
+    lab.struck("stop-reading");
+    // Its own send buffer, the reader's small one, and what was read before.
+    assert!(sent < 1 << 20, "{sent}");
+    assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+    assert!(raw.is_silent());
+    lab.server.thaw();
+    data.set_write_timeout(None).unwrap();
+    data.write_all(&content[sent..]).unwrap();
+    drop(data);
+    raw.expect(226);
+    assert!(lab.file("f").unwrap() == content);
+    assert_eq!(lab.data_ended(), TransferEnd::Eof);
+}
+
+#[test]
+fn a_reader_that_stops_on_one_path_only_closes_its_window_and_drops_nothing() {
+    let stop = Fault::from_name("stop-reading").unwrap();
+    let mut lab = Lab::new([stop.matching("bad", 1).until_thaw()]);
+    let content = bytes(16 << 20);
+    let mut raw = lab.logged_in();
+    raw.put("good", &content);
+    let mut data = raw.stor("bad");
+    SockRef::from(&data)
+        .set_send_buffer_size(64 * 1024)
+        .unwrap();
+    let sent = stuff(&data, &content);
+    lab.struck("stop-reading");
+    assert!(sent < 1 << 20, "{sent}");
+    let port = data.peer_addr().unwrap().port();
+    let tcp = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    // ESTABLISHED, and its timer (04) is the zero-window probe, not a retransmission (01).
+    let line = tcp
+        .lines()
+        .find(|line| line.contains(&format!(":{port:04X} 01 ")))
+        .unwrap();
+    assert_eq!(
+        line.split_whitespace()
+            .nth(5)
+            .and_then(|t| t.split(':').next()),
+        Some("04")
+    );
+    lab.server.thaw();
+    data.set_write_timeout(None).unwrap();
+    data.write_all(&content[sent..]).unwrap();
+    drop(data);
+    raw.expect(226);
+    assert!(lab.file("bad").unwrap() == content);
+}
+
+#[test]
+fn a_reset_is_seen_while_frozen_and_the_buffered_data_is_written_at_the_thaw() {
+    let mut lab = Lab::new([Fault::from_name("stop-reading").unwrap().until_thaw()]);
+    let mut raw = lab.logged_in();
+    let data = raw.stor("f");
+    stuff(&data, &bytes(8 << 20));
+    lab.struck("stop-reading");
+    reset(data);
+    assert_eq!(lab.data_ended(), TransferEnd::Reset);
+    drop(raw.replies);
+    reset(raw.stream);
+    lab.server
+        .wait_counters(|c| c.frozen == 1 && c.data_open == 0, PATIENCE)
+        .unwrap();
+    lab.server.thaw();
+    lab.event(|e| matches!(e, Event::Ended { .. }));
+    assert!(lab.file("f").unwrap().len() > 16 * 1024);
+    assert_eq!(lab.server.counters().stored, 0);
+}
+
+#[test]
+fn a_wedge_without_end_lets_go_when_its_client_closes_the_control_connection() {
+    let mut lab = Lab::new([Fault::from_name("stop-reading").unwrap().always()]);
+    for _ in 0..20 {
+        let mut raw = lab.logged_in();
+        let data = raw.stor("f");
+        stuff_quickly(&data);
+        let session = lab.struck("stop-reading");
+        reset(data);
+        assert_eq!(lab.data_ended(), TransferEnd::Reset);
+        drop(raw);
+        lab.event(|e| *e == Event::Ended { session });
+    }
+    let counters = lab.server.counters();
+    assert_eq!(
+        (counters.frozen, counters.sessions_open, counters.data_open),
+        (0, 0, 0)
+    );
+}
+
+fn stuff_quickly(data: &TcpStream) {
+    data.set_nonblocking(true).unwrap();
+    let content = bytes(64 * 1024);
+    while (&*data).write(&content).is_ok() {}
+    data.set_nonblocking(false).unwrap();
+}
+
+#[test]
+fn a_reset_and_a_clean_end_of_the_data_connection_are_told_apart() {
+    let mut lab = Lab::new([]);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("clean");
+    data.write_all(b"12345").unwrap();
+    drop(data);
+    raw.expect(226);
+    let ended = lab.event(|e| matches!(e, Event::DataEnded { .. }));
+    assert!(matches!(
+        ended,
+        Event::DataEnded {
+            how: TransferEnd::Eof,
+            bytes: 5,
+            ..
+        }
+    ));
+    let mut data = raw.stor("broken");
+    data.write_all(b"123").unwrap();
+    reset(data);
+    raw.expect(426);
+    assert_eq!(lab.data_ended(), TransferEnd::Reset);
+    assert_eq!(lab.server.counters().resets, 1);
+    assert_eq!(lab.server.counters().stored, 1);
+}
+
+#[test]
+fn a_short_file_is_no_occasion_for_a_fault_in_mid_file() {
+    let lab = Lab::new([Fault::from_name("reset-mid-file").unwrap()]);
+    let mut raw = lab.logged_in();
+    raw.put("short", &bytes(16 * 1024 - 1));
+    assert_eq!(lab.server.counters().strikes, 0);
+    let mut data = raw.stor("long");
+    let _ = data.write_all(&bytes(1 << 20));
+    raw.expect(426);
+    raw.put("again", &bytes(1 << 20));
+}
+
+#[test]
+fn a_trickling_reader_keeps_its_speed_and_the_file_arrives() {
+    let kind = Kind::Trickle {
+        after: 0,
+        bytes_per_second: 200_000,
+    };
+    let lab = Lab::new([Fault::new(kind)]);
+    let content = bytes(100_000);
+    let mut raw = lab.logged_in();
+    let began = mono();
+    raw.put("f", &content);
+    assert!(mono() - began >= Duration::from_millis(450));
+    assert_eq!(lab.file("f").unwrap(), content);
+}
+
+#[test]
+fn the_data_connection_can_be_reset_or_closed_with_and_without_a_reply() {
+    for (name, silent, is_reset) in [
+        ("reset-mid-file", false, true),
+        ("reset-mid-file-silent", true, true),
+        ("close-mid-file", false, false),
+        ("close-mid-file-silent", true, false),
+    ] {
+        let mut lab = Lab::new([Fault::from_name(name).unwrap().until_thaw()]);
+        let mut raw = lab.logged_in();
+        let mut data = raw.stor("f");
+        // Exactly what it reads: nothing unread can turn its close into a reset.
+        data.write_all(&bytes(16 * 1024)).unwrap();
+        lab.struck(name);
+        let read = data.read(&mut [0]);
+        if is_reset {
+            assert_eq!(
+                read.unwrap_err().kind(),
+                io::ErrorKind::ConnectionReset,
+                "{name}"
+            );
+        } else {
+            assert_eq!(read.unwrap(), 0, "{name}");
+        }
+        assert_eq!(lab.data_ended(), TransferEnd::Aborted);
+        if silent {
+            lab.frozen(1);
+            assert!(raw.is_silent());
+            lab.server.thaw();
+        }
+        raw.expect(426);
+        assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+        assert_eq!(lab.server.counters().stored, 0);
+    }
+}
+
+#[test]
+fn the_control_connection_can_drop_while_the_data_connection_lives_on() {
+    let mut lab = Lab::new([Fault::from_name("control-drop").unwrap()]);
+    let mut raw = lab.logged_in();
+    let mut data = raw.stor("f");
+    data.write_all(&bytes(16 * 1024)).unwrap();
+    assert_eq!(raw.line(), "", "the control connection ends");
+    data.write_all(&bytes(8 << 20)).unwrap();
+    drop(data);
+    assert_eq!(lab.data_ended(), TransferEnd::Eof);
+    lab.event(|e| matches!(e, Event::Ended { .. }));
+    assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+}
+
+// ---------------------------------------------------------------- replies
+
+#[test]
+fn stor_is_refused_with_each_code_and_makes_no_file() {
+    for code in [421, 450, 452, 550, 552, 553] {
+        let mut lab = Lab::new([Fault::from_name(&format!("stor-{code}")).unwrap()]);
+        let mut raw = lab.logged_in();
+        let data = raw.data();
+        raw.ask("STOR f", code);
+        drop(data);
+        assert_eq!(lab.file("f"), None);
+        if code == 421 {
+            assert_eq!(raw.line(), "");
+            lab.event(|e| matches!(e, Event::Ended { .. }));
+        } else {
+            raw.put("f", b"second time");
+        }
+    }
+}
+
+#[test]
+fn the_disk_can_be_full_in_mid_file() {
+    for code in [452, 552] {
+        let lab = Lab::new([Fault::from_name(&format!("mid-file-{code}")).unwrap()]);
+        let mut raw = lab.logged_in();
+        let mut data = raw.stor("f");
+        let _ = data.write_all(&bytes(4 << 20));
+        raw.expect(code);
+        assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+        drop(data);
+        raw.put("f", &bytes(4 << 20));
+    }
+}
+
+#[test]
+fn a_garbage_reply_is_an_error_to_the_client_and_the_command_is_not_executed() {
+    let lab = Lab::new([Fault::from_name("garbage-reply").unwrap()]);
+    let mut ftp = lab.client();
+    assert!(ftp.put_file("f", &mut &b"x"[..]).is_err());
+    assert_eq!(lab.file("f"), None);
+    lab.client().put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn an_endless_reply_goes_on_until_its_client_is_gone() {
+    let mut lab = Lab::new([Fault::from_name("endless-reply").unwrap()]);
+    let mut raw = lab.logged_in();
+    let data = raw.data();
+    raw.say("STOR f");
+    let session = lab.struck("endless-reply");
+    for _ in 0..10 {
+        assert!(raw.line().starts_with("150-"));
+    }
+    drop((raw, data));
+    lab.event(|e| *e == Event::Ended { session });
+}
+
+#[test]
+fn an_endless_reply_ends_properly_at_the_thaw() {
+    let lab = Lab::new([Fault::new(Kind::Endless(Step::Size)).until_thaw()]);
+    lab.put_file("f", b"123");
+    let mut raw = lab.logged_in();
+    raw.ask("SIZE f", 213);
+    lab.server.thaw();
+    while raw.line() != "213 3" {}
+    raw.ask("NOOP", 200);
+}
+
+#[test]
+fn a_reply_can_drip_byte_by_byte() {
+    for step in [Step::Greeting, Step::Stor] {
+        let every = Duration::from_millis(20);
+        let mut lab = Lab::new([Fault::new(Kind::Drip { step, every })]);
+        let mut raw = lab.raw();
+        let began = mono();
+        let greeting = raw.expect(220);
+        if step == Step::Greeting {
+            assert!(mono() - began >= every * greeting.len() as u32);
+        }
+        raw.login();
+        let began = mono();
+        drop(raw.stor("f"));
+        assert!(step == Step::Greeting || mono() - began >= every * 20);
+        raw.expect(226);
+        lab.struck(if step == Step::Greeting {
+            "drip-greeting"
+        } else {
+            "drip-reply"
+        });
+    }
+}
+
+// ---------------------------------------------------------------- data port, login, seats
+
+#[test]
+fn a_data_port_that_accepts_nothing_leaves_the_connect_in_syn_sent_until_the_thaw() {
+    let lab = Lab::new([Fault::from_name("data-not-accepted").unwrap().until_thaw()]);
+    let mut raw = lab.logged_in();
+    let port = raw.epsv();
+    let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let failed = TcpStream::connect_timeout(&addr, Duration::from_millis(700)).unwrap_err();
+    assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+    let connecting = std::thread::spawn(move || TcpStream::connect(addr));
+    wait_for_syn_sent(port);
+    // The session is not frozen.
+    raw.ask("NOOP", 200);
+    lab.server.thaw();
+    let mut data = connecting.join().unwrap().unwrap();
+    raw.ask("STOR f", 150);
+    data.write_all(b"late").unwrap();
+    drop(data);
+    raw.expect(226);
+    assert_eq!(lab.file("f").unwrap(), b"late");
+}
+
+fn wait_for_syn_sent(port: u16) {
+    // Remote address in hex and state 02, as /proc/net/tcp has them.
+    let wanted = format!(":{port:04X} 02 ");
+    let end = mono() + PATIENCE;
+    while !std::fs::read_to_string("/proc/net/tcp")
+        .unwrap()
+        .contains(&wanted)
+    {
+        assert!(mono() < end, "no SYN_SENT to port {port}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_closed_data_port_refuses_and_the_next_one_works() {
+    let lab = Lab::new([Fault::from_name("data-refused").unwrap()]);
+    let mut ftp = lab.client();
+    match ftp.put_file("f", &mut &b"x"[..]).unwrap_err() {
+        FtpError::ConnectionError(e) => assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused),
+        other => panic!("{other:?}"),
+    }
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn epsv_can_be_refused_while_pasv_works() {
+    let lab = Lab::new([Fault::from_name("epsv-refused").unwrap().always()]);
+    let mut ftp = lab.client();
+    assert_eq!(
+        code(ftp.put_file("f", &mut &b"x"[..]).unwrap_err()),
+        Status::BadCommand
+    );
+    ftp.set_mode(Mode::Passive);
+    ftp.put_file("f", &mut &b"x"[..]).unwrap();
+}
+
+#[test]
+fn a_wrong_pasv_address_follows_a_refused_epsv_as_one_occasion() {
+    let lab = Lab::new([Fault::from_name("wrong-pasv").unwrap()]);
+    let mut raw = lab.logged_in();
+    raw.ask("EPSV", 502);
+    assert!(raw.ask("PASV", 227).contains("(192,0,2,1,"));
+    assert!(raw.ask("PASV", 227).contains("(127,0,0,1,"));
+    raw.put("f", b"x");
+    assert_eq!(lab.server.counters().strikes, 1);
+}
+
+#[test]
+fn a_login_can_be_refused() {
+    let lab = Lab::new([Fault::from_name("login-refused").unwrap()]);
+    let mut ftp = lab.connect();
+    assert_eq!(
+        code(ftp.login("lab", "lab").unwrap_err()),
+        Status::NotLoggedIn
+    );
+    ftp.login("lab", "lab").unwrap();
+}
+
+#[test]
+fn more_sessions_than_seats_get_a_421_until_one_leaves() {
+    let mut lab = Lab::new([Fault::new(Kind::Seats { max: 2 }).always()]);
+    let first = lab.logged_in();
+    let _second = lab.logged_in();
+    lab.raw().expect(421);
+    let refused = lab.struck("seats");
+    lab.event(|e| *e == Event::Ended { session: refused });
+    drop(first);
+    lab.server
+        .wait_counters(|c| c.sessions_open == 1, PATIENCE)
+        .unwrap();
+    lab.logged_in();
+}
