@@ -5,6 +5,7 @@
 //! - `verdict`: the end of a task, in the order of its steps;
 //! - `work`: routes, dispatch, what a report means for its file.
 
+mod route;
 mod slots;
 mod verdict;
 mod work;
@@ -17,8 +18,8 @@ use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Handler, MessageResult,
 use slog::{Logger, error, info, warn};
 use tokio::sync::watch;
 
+use self::route::RouteState;
 use self::slots::Slot;
-use self::work::RouteState;
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::messages::{
     Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,

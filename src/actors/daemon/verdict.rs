@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slog::{error, warn};
 
 use super::slots::{Running, RunningKind};
-use super::work::Due;
+use super::route::Due;
 use super::{DaemonActor, INCIDENTS, Unsent};
 use crate::actors::messages::{Released, Strand};
 use crate::clock::{self, Mono};

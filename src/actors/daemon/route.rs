@@ -1,0 +1,132 @@
+//! What the daemon knows of a route and of its files.
+
+use std::sync::Arc;
+
+use slog::{Logger, error, info};
+
+use crate::clock::Mono;
+use crate::config::Route;
+use crate::core::backlog::Backlog;
+use crate::pulse::Attempt;
+use crate::report::RouteStatus;
+use crate::spool::Stamp;
+
+/// Old temp names taken away in one job.
+const SWEEP_BATCH: usize = 20;
+/// Old temp names remembered; beyond that the oldest are left to the server.
+const SWEEPS: usize = 10_000;
+
+/// What the daemon knows of a file.
+pub struct FileFacts {
+    pub stamp: Stamp,
+    pub failures: u32,
+    /// Attempts without a clear result, oldest first.
+    pub doubts: Vec<Arc<Attempt>>,
+    /// The deadlock from which the file has to recover.
+    pub incident: Option<u64>,
+    /// It was delivered in this version; only its source is not finished yet.
+    pub delivered: Option<Stamp>,
+}
+
+/// When an old temp name is swept once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Then.
+    At(Mono),
+    /// When the pair of this incident is released.
+    Release(u64),
+}
+
+/// One route.
+pub struct RouteState {
+    pub config: Arc<Route>,
+    pub backlog: Backlog<FileFacts>,
+    /// Files asked for and not yet come.
+    pub wanted: usize,
+    /// Sources that the collector is finishing.
+    pub finishing: usize,
+    /// Sessions that did not come to be, in a row.
+    pub failures: u32,
+    pub paused: Mono,
+    pub suspended: bool,
+    pub sweeps: Vec<(String, Due)>,
+    pub delivered: u64,
+    pub problem: Option<String>,
+}
+
+impl RouteState {
+    pub fn new(config: Arc<Route>) -> Self {
+        Self {
+            config,
+            backlog: Backlog::default(),
+            wanted: 0,
+            finishing: 0,
+            failures: 0,
+            paused: Mono::ZERO,
+            suspended: false,
+            sweeps: Vec::new(),
+            delivered: 0,
+            problem: None,
+        }
+    }
+
+    pub fn status(&self) -> RouteStatus {
+        RouteStatus {
+            name: self.config.name.clone(),
+            destination: self.config.server.key(),
+            waiting: self.backlog.ready(),
+            backing_off: self.backlog.waiting(),
+            delivered: self.delivered,
+            suspended: self.suspended.then(|| "two of its workers cannot end".into()),
+            spool_problem: self.problem.clone(),
+            slots: Vec::new(),
+        }
+    }
+
+    /// Suspends or resumes the route; says so once.
+    pub fn suspend(&mut self, suspended: bool, log: &Logger) {
+        if self.suspended == suspended {
+            return;
+        }
+        self.suspended = suspended;
+        if suspended {
+            error!(log, "route suspended: two of its workers cannot end";
+                "route" => &self.config.name,
+                "next" => "no file of it is sent until one of them ends or the service restarts");
+        } else {
+            info!(log, "route resumed"; "route" => &self.config.name,
+                "next" => "its files are sent again");
+        }
+    }
+
+    pub fn sweep_later(&mut self, temp: String, due: Due) {
+        if self.sweeps.len() >= SWEEPS {
+            self.sweeps.remove(0);
+        }
+        self.sweeps.push((temp, due));
+    }
+
+    pub fn release_sweeps(&mut self, incident: u64) {
+        for (_, due) in &mut self.sweeps {
+            if *due == Due::Release(incident) {
+                *due = Due::At(Mono::ZERO);
+            }
+        }
+    }
+
+    pub fn due_sweeps(&mut self, now: Mono) -> Vec<String> {
+        let mut out = Vec::new();
+        self.sweeps.retain(|(temp, due)| {
+            let take = out.len() < SWEEP_BATCH && matches!(due, Due::At(at) if *at <= now);
+            if take {
+                out.push(temp.clone());
+            }
+            !take
+        });
+        out
+    }
+
+    pub fn target(&self, path: &str) -> (String, String) {
+        (self.config.server.key(), format!("{}/{path}", self.config.server.folder))
+    }
+}
