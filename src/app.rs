@@ -61,7 +61,8 @@ pub async fn run(
         let dir = config.state_dir.display();
         format!("cannot make the state folder {dir}: {e}; make it or set state.dir to another")
     })?;
-    let _state = FolderLock::acquire(&config.state_dir, "state folder").map_err(|e| crate::log::chain(&e))?;
+    let _state = FolderLock::acquire(&config.state_dir, "state folder")
+        .map_err(|e| crate::log::chain(&e))?;
     let agent = agent_id(&config.state_dir)?;
     let mut routes = Vec::new();
     for route in config.routes.values() {
@@ -72,12 +73,15 @@ pub async fn run(
             Err(e @ LockError::Held { .. }) => return Err(e.to_string()),
             Err(_) => None,
         };
-        routes.push(RouteSpool { route: Arc::clone(route), lock });
+        routes.push(RouteSpool {
+            route: Arc::clone(route),
+            lock,
+        });
     }
     let mut service = Service::start(&config, agent, routes, &metrics, &log)?;
     let source = Arc::new(service.view());
-    let (server, address) =
-        http::bind(&config.http, metrics, source, log.clone()).map_err(|e| crate::log::chain(&e))?;
+    let (server, address) = http::bind(&config.http, metrics, source, log.clone())
+        .map_err(|e| crate::log::chain(&e))?;
     let http = server.handle();
     let serving = actix::spawn(server);
     info!(log, "listening"; "address" => address.to_string(), "next" => "files are sent as they come");
@@ -106,7 +110,11 @@ struct Service {
     _timer: Timer,
 }
 
-type Actors = (Addr<DaemonActor>, Addr<SocketQuarantineActor>, Addr<CollectorActor>);
+type Actors = (
+    Addr<DaemonActor>,
+    Addr<SocketQuarantineActor>,
+    Addr<CollectorActor>,
+);
 
 impl Service {
     fn start(
@@ -149,7 +157,15 @@ impl Service {
         let ticked = vec![daemon.clone().recipient(), quarantine.clone().recipient()];
         let timer = Timer::start(period, ticked)
             .map_err(|e| format!("cannot start the timer thread: {e}"))?;
-        Ok(Self { daemon, quarantine, collector, turned, problems, over, _timer: timer })
+        Ok(Self {
+            daemon,
+            quarantine,
+            collector,
+            turned,
+            problems,
+            over,
+            _timer: timer,
+        })
     }
 
     fn view(&self) -> View {
@@ -195,10 +211,21 @@ impl Service {
     }
 
     async fn close(self, log: &Logger) {
-        if self.quarantine.send(Close).timeout(CLOSE_BOUND).await.is_err() {
+        if self
+            .quarantine
+            .send(Close)
+            .timeout(CLOSE_BOUND)
+            .await
+            .is_err()
+        {
             warn!(log, "the quarantine does not answer"; "next" => "the kernel closes its sockets");
         }
-        match self.collector.send(collector::Shutdown).timeout(CLOSE_BOUND).await {
+        match self
+            .collector
+            .send(collector::Shutdown)
+            .timeout(CLOSE_BOUND)
+            .await
+        {
             Ok(true) => {}
             Ok(false) | Err(_) => {
                 warn!(log, "a spool's thread cannot end"; "next" => "the process ends without it");
@@ -241,10 +268,9 @@ fn make(
         .map_err(|e| format!("cannot watch the spools: {e}"))?;
     let collector = CollectorActor::start_in_arbiter(&Arbiter::new().handle(), |_| collector);
     let (released, own_log) = (daemon.clone().recipient(), log.clone());
-    let quarantine =
-        SocketQuarantineActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
-            SocketQuarantineActor::new(limits, released, metrics, own_log)
-        });
+    let quarantine = SocketQuarantineActor::start_in_arbiter(&Arbiter::new().handle(), move |_| {
+        SocketQuarantineActor::new(limits, released, metrics, own_log)
+    });
     let peers = Peers {
         strand: quarantine.clone().recipient(),
         seats: quarantine.clone().recipient(),
@@ -265,25 +291,27 @@ struct Timer {
 impl Timer {
     fn start(period: Duration, told: Vec<Recipient<Tick>>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::channel();
-        std::thread::Builder::new().name("timer".into()).spawn(move || {
-            let mut scheduled = clock::mono();
-            loop {
-                scheduled += period;
-                let now = clock::mono();
-                if now > scheduled + period {
-                    // Suspended or starved: the ticks in between are gone, not made up for.
-                    scheduled = now;
+        std::thread::Builder::new()
+            .name("timer".into())
+            .spawn(move || {
+                let mut scheduled = clock::mono();
+                loop {
+                    scheduled += period;
+                    let now = clock::mono();
+                    if now > scheduled + period {
+                        // Suspended or starved: the ticks in between are gone, not made up for.
+                        scheduled = now;
+                    }
+                    match stopped.recv_timeout(scheduled.saturating_sub(now)) {
+                        Err(mpsc::RecvTimeoutError::Timeout) => {}
+                        _ => return,
+                    }
+                    for recipient in &told {
+                        // A full mailbox has older ticks in it; a closed one is seen by the app.
+                        let _ = recipient.try_send(Tick { scheduled });
+                    }
                 }
-                match stopped.recv_timeout(scheduled.saturating_sub(now)) {
-                    Err(mpsc::RecvTimeoutError::Timeout) => {}
-                    _ => return,
-                }
-                for recipient in &told {
-                    // A full mailbox has older ticks in it; a closed one is seen by the app.
-                    let _ = recipient.try_send(Tick { scheduled });
-                }
-            }
-        })?;
+            })?;
         Ok(Self { stop })
     }
 }
@@ -315,20 +343,31 @@ impl Source for View {
 
     fn incidents(&self) -> Answer<'_, Vec<Incident>> {
         Box::pin(async {
-            self.daemon.send(GetIncidents).await.map_err(|e| Unavailable(e.to_string()))
+            self.daemon
+                .send(GetIncidents)
+                .await
+                .map_err(|e| Unavailable(e.to_string()))
         })
     }
 
     fn incident(&self, id: u64) -> Answer<'_, Option<Incident>> {
         Box::pin(async move {
-            Ok(self.incidents().await?.into_iter().find(|incident| incident.id == id))
+            Ok(self
+                .incidents()
+                .await?
+                .into_iter()
+                .find(|incident| incident.id == id))
         })
     }
 
     fn healthy(&self) -> Health {
         let turned = Duration::from_millis(self.turned.load(SeqCst));
         let silent = clock::mono().saturating_sub(turned);
-        if silent < STUCK { Health::Turning } else { Health::Stuck { silent } }
+        if silent < STUCK {
+            Health::Turning
+        } else {
+            Health::Stuck { silent }
+        }
     }
 
     fn ready(&self) -> Vec<String> {
@@ -340,7 +379,10 @@ impl Source for View {
 fn agent_id(state: &Path) -> Result<String, String> {
     let path = state.join("agent");
     let fail = |what: &str, e: std::io::Error| {
-        format!("cannot {what} {}: {e}; give this user the right to, or set state.dir", path.display())
+        format!(
+            "cannot {what} {}: {e}; give this user the right to, or set state.dir",
+            path.display()
+        )
     };
     match std::fs::read_to_string(&path) {
         Ok(text) => {
@@ -349,8 +391,11 @@ fn agent_id(state: &Path) -> Result<String, String> {
             if sound {
                 return Ok(id.to_owned());
             }
-            Err(format!("{} holds no agent id (8 hexadecimal digits); move it away and a new one \
-                is made", path.display()))
+            Err(format!(
+                "{} holds no agent id (8 hexadecimal digits); move it away and a new one \
+                is made",
+                path.display()
+            ))
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let id = token::new()[..8].to_owned();

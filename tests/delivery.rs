@@ -12,7 +12,10 @@ use support::{PATIENCE, content};
 #[test]
 fn a_file_in_the_spool_arrives_on_every_server() {
     for server in Server::all(&Opts::default()) {
-        let service = Settings::new().quick().route("main", &server, "incoming").start();
+        let service = Settings::new()
+            .quick()
+            .route("main", &server, "incoming")
+            .start();
         let bytes = content(1, 300_000);
         service.put("main", "hello.bin", &bytes);
         service.wait_delivered("hello.bin");

@@ -36,8 +36,14 @@ fn one(named: &Named) {
     assert_eq!(fs::read(root.path().join("in/file.bin")).unwrap(), bytes);
     service.wait_spool_empty("main", PATIENCE);
     let seen = events.drain();
-    assert!(seen.iter().any(|e| matches!(e, Event::Struck { .. })), "{}: it did not strike", named.name);
-    let published = seen.iter().filter(|e| matches!(e, Event::Renamed { to, .. } if to == "/in/file.bin"));
+    assert!(
+        seen.iter().any(|e| matches!(e, Event::Struck { .. })),
+        "{}: it did not strike",
+        named.name
+    );
+    let published = seen
+        .iter()
+        .filter(|e| matches!(e, Event::Renamed { to, .. } if to == "/in/file.bin"));
     assert_eq!(published.count(), 1, "{}: published once", named.name);
     let metrics = service.metrics();
     let resets = metrics.sum("ftpulse_uploader_resets_total", &[]);
@@ -46,10 +52,22 @@ fn one(named: &Named) {
     match named.expected {
         Expected::Deadlock => {
             assert!(resets >= 1.0, "{}: no reset", named.name);
-            assert!(!service.json("/api/incidents").as_array().unwrap().is_empty());
+            assert!(
+                !service
+                    .json("/api/incidents")
+                    .as_array()
+                    .unwrap()
+                    .is_empty()
+            );
         }
-        Expected::Timeout => assert!(timeouts >= 1.0 && resets == 0.0, "{}: {timeouts} {resets}", named.name),
-        Expected::Error | Expected::Success => assert_eq!((resets, timeouts), (0.0, 0.0), "{}", named.name),
+        Expected::Timeout => assert!(
+            timeouts >= 1.0 && resets == 0.0,
+            "{}: {timeouts} {resets}",
+            named.name
+        ),
+        Expected::Error | Expected::Success => {
+            assert_eq!((resets, timeouts), (0.0, 0.0), "{}", named.name)
+        }
     }
 }
 
@@ -62,7 +80,9 @@ fn every_fault_ends_with_the_file_delivered_once() {
             .filter(|named| only.as_deref().is_none_or(|only| only == named.name))
             .map(|named| (named.name, scope.spawn(|| one(named))))
             .collect();
-        all.into_iter().filter_map(|(name, t)| t.join().err().map(|_| name)).collect()
+        all.into_iter()
+            .filter_map(|(name, t)| t.join().err().map(|_| name))
+            .collect()
     });
     assert!(failed.is_empty(), "{failed:?}");
 }

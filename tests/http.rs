@@ -36,7 +36,9 @@ fn request(
     path: &str,
     headers: &[(&str, &str)],
 ) -> client::Answer {
-    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    let lines = headers
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
     client::request(address, method, path, &lines.collect::<String>()).unwrap()
 }
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use ftpulse::clock::mono;
 use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd, Until};
+use lab_common::*;
 use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpStream, Mode, Status};
-use lab_common::*;
 
 // ---------------------------------------------------------------- healthy
 

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use ftpulse::clock::mono;
 use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd};
+use lab_common::*;
 use socket2::SockRef;
 use suppaftp::{FtpError, Mode, Status};
-use lab_common::*;
 
 // ---------------------------------------------------------------- the middle of a file
 

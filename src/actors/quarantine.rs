@@ -71,7 +71,9 @@ impl SocketQuarantineActor {
         }
         self.flush();
         self.metrics.quarantine_pairs().set(self.held.len() as i64);
-        self.metrics.quarantine_send_bytes().set(self.ring.bytes() as i64);
+        self.metrics
+            .quarantine_send_bytes()
+            .set(self.ring.bytes() as i64);
     }
 
     fn release(&mut self, incident: u64, held: Held, reason: ReleaseReason) {
@@ -105,7 +107,8 @@ impl SocketQuarantineActor {
         for (id, held) in &mut self.held {
             held.last = look(&held.pair);
             let bytes = [held.last.0, held.last.1].into_iter().flatten();
-            self.ring.weigh(*id, bytes.map(|s| s.unsent + s.unacked).sum());
+            self.ring
+                .weigh(*id, bytes.map(|s| s.unsent + s.unacked).sum());
         }
     }
 }
@@ -123,11 +126,17 @@ fn deeds(
     let one = |name: &str, first: &Option<Socket>, last: &Option<Socket>| match (first, last) {
         (Some(first), Some(last)) => {
             let took = last.acked.saturating_sub(first.acked);
-            Some(format!("{name} {}, took {took} bytes", tcp::name(last.state)))
+            Some(format!(
+                "{name} {}, took {took} bytes",
+                tcp::name(last.state)
+            ))
         }
         _ => None,
     };
-    let both = [one("control", &first.0, &last.0), one("data", &first.1, &last.1)];
+    let both = [
+        one("control", &first.0, &last.0),
+        one("data", &first.1, &last.1),
+    ];
     both.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
@@ -144,7 +153,11 @@ impl Handler<Strand> for SocketQuarantineActor {
 
     fn handle(&mut self, strand: Strand, _: &mut Self::Context) {
         let seen = look(&strand.pair);
-        let bytes = [seen.0, seen.1].into_iter().flatten().map(|s| s.unsent + s.unacked).sum();
+        let bytes = [seen.0, seen.1]
+            .into_iter()
+            .flatten()
+            .map(|s| s.unsent + s.unacked)
+            .sum();
         let held = Held {
             route: strand.route,
             destination: strand.destination.clone(),
@@ -208,7 +221,10 @@ impl Handler<Snapshot> for SocketQuarantineActor {
                 send_bytes: entry.bytes,
             })
         });
-        MessageResult(QuarantineStatus { capacity: self.capacity, pairs: pairs.collect() })
+        MessageResult(QuarantineStatus {
+            capacity: self.capacity,
+            pairs: pairs.collect(),
+        })
     }
 }
 

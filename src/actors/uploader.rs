@@ -51,7 +51,11 @@ pub struct UploaderActor {
 impl UploaderActor {
     /// An actor whose first worker has this epoch.
     pub fn new(slot: Slot, epoch: u64) -> Self {
-        Self { slot, epoch, worker: None }
+        Self {
+            slot,
+            epoch,
+            worker: None,
+        }
     }
 
     fn begin(&mut self) -> std::io::Result<()> {
@@ -70,10 +74,12 @@ impl UploaderActor {
             setup,
             slot.index,
             Box::new(move |report| {
-                outcome.try_send(Outcome(report)).map_err(|refused| match refused {
-                    actix::prelude::SendError::Full(Outcome(report)) => (report, true),
-                    actix::prelude::SendError::Closed(Outcome(report)) => (report, false),
-                })
+                outcome
+                    .try_send(Outcome(report))
+                    .map_err(|refused| match refused {
+                        actix::prelude::SendError::Full(Outcome(report)) => (report, true),
+                        actix::prelude::SendError::Closed(Outcome(report)) => (report, false),
+                    })
             }),
         )?;
         self.worker = Some((handle, mailbox));
@@ -81,7 +87,9 @@ impl UploaderActor {
     }
 
     fn current(&self, epoch: u64) -> Option<&(Arc<WorkerHandle>, Mailbox)> {
-        self.worker.as_ref().filter(|(handle, _)| handle.epoch == epoch)
+        self.worker
+            .as_ref()
+            .filter(|(handle, _)| handle.epoch == epoch)
     }
 }
 
@@ -96,8 +104,13 @@ impl Actor for UploaderActor {
                 "error" => %error, "next" => "the daemon tries again");
             return;
         }
-        let Some((handle, _)) = &self.worker else { return };
-        let ready = Ready { slot: self.slot.index, handle: Arc::clone(handle) };
+        let Some((handle, _)) = &self.worker else {
+            return;
+        };
+        let ready = Ready {
+            slot: self.slot.index,
+            handle: Arc::clone(handle),
+        };
         // Waits for room in the daemon's mailbox: a slot that is never announced is lost.
         let sent = self.slot.ready.send(ready);
         let log = self.slot.log.clone();
@@ -119,9 +132,16 @@ impl Handler<Ping> for UploaderActor {
     type Result = ();
 
     fn handle(&mut self, ping: Ping, _: &mut Self::Context) {
-        let Some((handle, _)) = self.current(ping.epoch) else { return };
+        let Some((handle, _)) = self.current(ping.epoch) else {
+            return;
+        };
         let sample = handle.sample(ping.seq);
-        let pong = Pong { slot: self.slot.index, epoch: ping.epoch, seq: ping.seq, sample };
+        let pong = Pong {
+            slot: self.slot.index,
+            epoch: ping.epoch,
+            seq: ping.seq,
+            sample,
+        };
         // A daemon without room for a Pong counts the beat as missed: that is what it is.
         let _ = self.slot.pong.try_send(pong);
     }
@@ -131,7 +151,9 @@ impl Handler<Give> for UploaderActor {
     type Result = ();
 
     fn handle(&mut self, Give(job): Give, _: &mut Self::Context) {
-        let Some((handle, mailbox)) = self.current(job.epoch) else { return };
+        let Some((handle, mailbox)) = self.current(job.epoch) else {
+            return;
+        };
         if !mailbox.give(job) {
             // The heartbeat finds a worker that takes no job: its mailbox is empty otherwise.
             warn!(self.slot.log, "the worker took no job"; "epoch" => handle.epoch,

@@ -120,7 +120,11 @@ impl Heartbeat {
             return Action::Wait;
         }
         let excused = self.away && self.postponed < self.policy.misses;
-        self.postponed = if self.away { self.postponed.saturating_add(1) } else { 0 };
+        self.postponed = if self.away {
+            self.postponed.saturating_add(1)
+        } else {
+            0
+        };
         self.away = false;
         // The beat that is judged next was still running while the observer was away.
         self.excused = excused;

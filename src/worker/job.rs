@@ -156,7 +156,12 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
     {
         session.discard();
     }
-    Report { slot, epoch: job.epoch, job: job.id, result }
+    Report {
+        slot,
+        epoch: job.epoch,
+        job: job.id,
+        result,
+    }
 }
 
 fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
@@ -174,7 +179,13 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
         _ => phase,
     };
-    Failure { kind, code: trouble.code(), connected, phase, error: trouble.to_string() }
+    Failure {
+        kind,
+        code: trouble.code(),
+        connected,
+        phase,
+        error: trouble.to_string(),
+    }
 }
 
 fn run_work(
@@ -187,7 +198,11 @@ fn run_work(
         Work::Upload(upload) => {
             let sent = deliver(setup, session, &upload)?;
             let took = clock::mono().saturating_sub(began);
-            Ok(Result::Delivered { source: sent.0, bytes: sent.1, took })
+            Ok(Result::Delivered {
+                source: sent.0,
+                bytes: sent.1,
+                took,
+            })
         }
         Work::Sweep(sweep) => {
             let session = ensure(setup, session)?;
@@ -267,10 +282,15 @@ fn open_source(
     if stamp != upload.settled {
         return Err(Trouble::Changed);
     }
-    let (pause, mut left) = (setup.timers.read_lock_interval, setup.timers.read_lock_retries);
+    let (pause, mut left) = (
+        setup.timers.read_lock_interval,
+        setup.timers.read_lock_retries,
+    );
     while rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
         if left == 0 {
-            return Err(Trouble::Source("the source is locked by another process".into()));
+            return Err(Trouble::Source(
+                "the source is locked by another process".into(),
+            ));
         }
         left -= 1;
         handle.begin(Phase::Lock, Some(pause * 2 + Duration::from_secs(1)));
@@ -295,7 +315,9 @@ fn still_there(setup: &Setup, upload: &Upload, sent: Stamp) -> std::result::Resu
         Ok(Some(now)) if now == sent => Ok(()),
         Ok(Some(_)) => Err(Trouble::Changed),
         Ok(None) => Err(Trouble::Vanished),
-        Err(error) => Err(Trouble::Source(format!("looking at the source failed: {error}"))),
+        Err(error) => Err(Trouble::Source(format!(
+            "looking at the source failed: {error}"
+        ))),
     }
 }
 

@@ -42,7 +42,10 @@ impl Mailbox {
 /// Starts the worker of `setup.handle`. It runs until its mailbox is dropped or it is ended.
 pub fn start(setup: Setup, slot: usize, deliver: Deliver) -> io::Result<Mailbox> {
     let (give, take) = sync_channel(MAILBOX);
-    let name = format!("up-{}-{slot}", setup.route.name.chars().take(9).collect::<String>());
+    let name = format!(
+        "up-{}-{slot}",
+        setup.route.name.chars().take(9).collect::<String>()
+    );
     std::thread::Builder::new().name(name).spawn(move || {
         let handle = setup.handle.clone();
         let _attached = handle.fence.attach();
@@ -51,7 +54,15 @@ pub fn start(setup: Setup, slot: usize, deliver: Deliver) -> io::Result<Mailbox>
             warn!(log, "lowering the worker's priority failed"; "error" => %error,
                 "next" => "it runs with the daemon's priority");
         }
-        Worker { setup: Setup { log, ..setup }, slot, take, deliver, session: None, idle_since: clock::mono() }.run();
+        Worker {
+            setup: Setup { log, ..setup },
+            slot,
+            take,
+            deliver,
+            session: None,
+            idle_since: clock::mono(),
+        }
+        .run();
     })?;
     Ok(Mailbox(give))
 }

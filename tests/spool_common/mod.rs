@@ -115,7 +115,12 @@ pub fn in_own_process(test: &str) -> bool {
         return true;
     }
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--nocapture"]).env(INSIDE, "1");
-    assert!(command.status().unwrap().success(), "{test} in a process of its own");
+    command
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "1");
+    assert!(
+        command.status().unwrap().success(),
+        "{test} in a process of its own"
+    );
     false
 }

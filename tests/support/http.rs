@@ -61,8 +61,7 @@ pub fn request(
     } else {
         format!("Host: {addr}\r\n")
     };
-    let request =
-        format!("{method} {path} HTTP/1.1\r\n{host}{headers}Connection: close\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\n{host}{headers}Connection: close\r\n\r\n");
     raw(addr, request.as_bytes())
 }
 

@@ -42,7 +42,9 @@ impl Source {
     /// The number of lines before the test module at the end, if there is one.
     pub fn product_end(&self) -> usize {
         let lines: Vec<&str> = self.code.lines().collect();
-        let test = lines.iter().rposition(|line| line.trim_end() == "#[cfg(test)]");
+        let test = lines
+            .iter()
+            .rposition(|line| line.trim_end() == "#[cfg(test)]");
         let last = test.filter(|at| lines.get(at + 1).is_some_and(|l| l.starts_with("mod ")));
         last.unwrap_or(lines.len())
     }

@@ -129,7 +129,11 @@ pub struct Parts {
 impl DaemonActor {
     /// A daemon that does not run yet.
     pub fn new(parts: Parts) -> Self {
-        let routes = parts.config.routes.values().map(|r| RouteState::new(Arc::clone(r)));
+        let routes = parts
+            .config
+            .routes
+            .values()
+            .map(|r| RouteState::new(Arc::clone(r)));
         Self {
             routes: routes.collect(),
             config: parts.config,
@@ -164,9 +168,8 @@ impl DaemonActor {
 
     /// Watches the ended workers leave; those that cannot are counted, and too many escalate.
     fn see_them_leave(&mut self, now: Mono) {
-        self.leaving.retain(|l| {
-            !l.handle.fence.finished() || thread::exists(l.handle.fence.thread())
-        });
+        self.leaving
+            .retain(|l| !l.handle.fence.finished() || thread::exists(l.handle.fence.thread()));
         for leaving in &mut self.leaving {
             if leaving.stranded || now.saturating_sub(leaving.since) < LEAVE {
                 continue;
@@ -183,11 +186,16 @@ impl DaemonActor {
         let all = stranded + self.stranded_helpers.count();
         self.metrics.stranded_workers().set(all as i64);
         for (index, route) in self.routes.iter_mut().enumerate() {
-            let own = self.leaving.iter().filter(|l| l.stranded && l.route == index).count();
+            let own = self
+                .leaving
+                .iter()
+                .filter(|l| l.stranded && l.route == index)
+                .count();
             route.suspend(own >= 2, &self.log);
         }
         let none_left = !self.routes.is_empty() && self.routes.iter().all(|r| r.suspended);
-        if !self.escalating && (none_left || all > self.config.heartbeat.max_stranded_workers as usize)
+        if !self.escalating
+            && (none_left || all > self.config.heartbeat.max_stranded_workers as usize)
         {
             self.escalating = true;
             error!(self.log, "too many workers cannot leave"; "stranded" => all,
@@ -252,10 +260,17 @@ impl DaemonActor {
                 }
             }
         }
-        let gone = self.slots.iter().all(|s| s.handle.as_ref().is_none_or(|h| h.fence.finished()));
+        let gone = self
+            .slots
+            .iter()
+            .all(|s| s.handle.as_ref().is_none_or(|h| h.fence.finished()));
         if gone || late {
             info!(self.log, "drained"; "in_work" => self.slots.iter().filter(|s| s.job.is_some()).count());
-            let how = if self.escalating { Over::Escalated } else { Over::Drained };
+            let how = if self.escalating {
+                Over::Escalated
+            } else {
+                Over::Drained
+            };
             self.finish_service(how);
         }
     }
@@ -371,10 +386,19 @@ impl Handler<GetStatus> for DaemonActor {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        let routes = self.routes.iter().enumerate().map(|(index, route)| RouteStatus {
-            slots: self.slots.iter().filter(|s| s.route == index).map(Slot::status).collect(),
-            ..route.status()
-        });
+        let routes = self
+            .routes
+            .iter()
+            .enumerate()
+            .map(|(index, route)| RouteStatus {
+                slots: self
+                    .slots
+                    .iter()
+                    .filter(|s| s.route == index)
+                    .map(Slot::status)
+                    .collect(),
+                ..route.status()
+            });
         MessageResult(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started,

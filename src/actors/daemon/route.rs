@@ -77,7 +77,9 @@ impl RouteState {
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
             delivered: self.delivered,
-            suspended: self.suspended.then(|| "two of its workers cannot end".into()),
+            suspended: self
+                .suspended
+                .then(|| "two of its workers cannot end".into()),
             spool_problem: self.problem.clone(),
             slots: Vec::new(),
         }
@@ -127,6 +129,9 @@ impl RouteState {
     }
 
     pub fn target(&self, path: &str) -> (String, String) {
-        (self.config.server.key(), format!("{}/{path}", self.config.server.folder))
+        (
+            self.config.server.key(),
+            format!("{}/{path}", self.config.server.folder),
+        )
     }
 }

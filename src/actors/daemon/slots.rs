@@ -47,22 +47,32 @@ pub struct Running {
 
 /// The kinds of it.
 pub enum RunningKind {
-    Upload { path: Arc<str>, attempt: Arc<Attempt> },
-    Sweep { temps: Vec<String> },
+    Upload {
+        path: Arc<str>,
+        attempt: Arc<Attempt>,
+    },
+    Sweep {
+        temps: Vec<String>,
+    },
 }
 
 impl Slot {
     pub fn status(&self) -> SlotStatus {
         let file = match &self.job {
-            Some(Running { kind: RunningKind::Upload { path, .. }, .. }) => {
-                Some(log::escape(path).into_owned())
-            }
+            Some(Running {
+                kind: RunningKind::Upload { path, .. },
+                ..
+            }) => Some(log::escape(path).into_owned()),
             _ => None,
         };
         SlotStatus {
             slot: self.number,
             epoch: self.epoch,
-            phase: self.handle.as_ref().map_or("none", |h| h.phase().as_str()).into(),
+            phase: self
+                .handle
+                .as_ref()
+                .map_or("none", |h| h.phase().as_str())
+                .into(),
             file,
             bytes_sent: self.handle.as_ref().map_or(0, |h| h.bytes()),
             failures: self.beat.failures(),
@@ -78,7 +88,10 @@ impl Slot {
 impl DaemonActor {
     fn policy(&self) -> Policy {
         let heartbeat = &self.config.heartbeat;
-        Policy { interval: heartbeat.interval, misses: heartbeat.misses }
+        Policy {
+            interval: heartbeat.interval,
+            misses: heartbeat.misses,
+        }
     }
 
     /// How long it takes to convict: (N + 2) intervals.
@@ -127,7 +140,9 @@ impl DaemonActor {
         let slot = uploader::Slot {
             index,
             number,
-            log: self.log.new(o!("route" => config.name.clone(), "slot" => number)),
+            log: self
+                .log
+                .new(o!("route" => config.name.clone(), "slot" => number)),
             route: config,
             timers: self.config.timers.clone(),
             detection: self.detection(),
@@ -179,7 +194,10 @@ impl DaemonActor {
             Action::Unanswered => self.count(index, Beat::Missed),
             Action::Ping { seq } => {
                 // A mailbox that is full or closed answers nothing: the beat is missed.
-                let _ = slot.addr.try_send(Ping { epoch: slot.epoch, seq });
+                let _ = slot.addr.try_send(Ping {
+                    epoch: slot.epoch,
+                    seq,
+                });
             }
         }
         if !self.slots[index].addr.connected() {
@@ -196,7 +214,9 @@ impl DaemonActor {
 
     /// Judges the beat before this Pong's Ping.
     pub(super) fn pong(&mut self, pong: Pong) {
-        let limits = Limits { stall: self.config.timers.stall };
+        let limits = Limits {
+            stall: self.config.timers.stall,
+        };
         let vouchers = self.config.heartbeat.vouchers;
         let slot = &mut self.slots[pong.slot];
         if pong.epoch != slot.epoch || slot.handle.is_none() {
@@ -245,7 +265,13 @@ impl DaemonActor {
         slot.due = now + patience;
         slot.starting = true;
         let told = slot.addr.connected()
-            && slot.addr.try_send(EndTask { epoch: epoch - 1, next: epoch }).is_ok();
+            && slot
+                .addr
+                .try_send(EndTask {
+                    epoch: epoch - 1,
+                    next: epoch,
+                })
+                .is_ok();
         if !told {
             let addr = self.make_actor(index, route, number, epoch, this);
             self.slots[index].addr = addr;

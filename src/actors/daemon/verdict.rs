@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use slog::{error, warn};
 
-use super::slots::{Running, RunningKind};
 use super::route::Due;
+use super::slots::{Running, RunningKind};
 use super::{DaemonActor, INCIDENTS, Unsent};
 use crate::actors::messages::{Released, Strand};
 use crate::clock::{self, Mono};
@@ -25,7 +25,9 @@ impl DaemonActor {
     pub(super) fn convict(&mut self, index: usize, now: Mono) {
         self.incident += 1;
         let slot = &self.slots[index];
-        let Some(handle) = slot.handle.clone() else { return };
+        let Some(handle) = slot.handle.clone() else {
+            return;
+        };
         // 1. Evidence.
         let last = slot.samples.1.clone();
         let cause = last.as_ref().map_or(Cause::Unknown, |last| {
@@ -46,12 +48,18 @@ impl DaemonActor {
         let Pair { control, data } = handle.fence.end();
         place(&mut incident.control, &control);
         place(&mut incident.data, &data);
-        let pair = Pair { control: connected(control), data: connected(data) };
+        let pair = Pair {
+            control: connected(control),
+            data: connected(data),
+        };
         // 4. Quarantine.
         let held = pair.control.is_some() || pair.data.is_some();
         let id = incident.id;
         let target = match &slot.job {
-            Some(Running { kind: RunningKind::Upload { path, .. }, .. }) => Some(Arc::clone(path)),
+            Some(Running {
+                kind: RunningKind::Upload { path, .. },
+                ..
+            }) => Some(Arc::clone(path)),
             _ => None,
         };
         if held {
@@ -79,8 +87,14 @@ impl DaemonActor {
             "epoch" => self.slots[index].epoch, "cause" => cause.as_str(),
             "next" => format!("a fresh worker in {:?}", self.slots[index].due.saturating_sub(now)));
         // 6. The file goes back, in doubt.
-        let due = if held { Due::Release(id) } else { Due::At(now + self.config.quarantine.hold) };
-        self.metrics.upload_attempts(&route, AttemptResult::Reset).inc();
+        let due = if held {
+            Due::Release(id)
+        } else {
+            Due::At(now + self.config.quarantine.hold)
+        };
+        self.metrics
+            .upload_attempts(&route, AttemptResult::Reset)
+            .inc();
         self.interrupted_job(index, now, due, Some(id));
         self.flush();
     }
@@ -96,7 +110,9 @@ impl DaemonActor {
             "next" => format!("a fresh worker in {:?}", self.slots[index].due.saturating_sub(now)));
         let due = Due::At(now + self.config.quarantine.hold);
         if self.slots[index].job.is_some() {
-            self.metrics.upload_attempts(&route, AttemptResult::Reset).inc();
+            self.metrics
+                .upload_attempts(&route, AttemptResult::Reset)
+                .inc();
         }
         self.interrupted_job(index, now, due, None);
     }
@@ -115,26 +131,31 @@ impl DaemonActor {
                 if attempt.stage() != Stage::Opened {
                     self.routes[route].sweep_later(attempt.temp.clone(), due);
                 }
-                self.retry(route, &path, Some(attempt), incident, now, "the upload was ended");
+                self.retry(
+                    route,
+                    &path,
+                    Some(attempt),
+                    incident,
+                    now,
+                    "the upload was ended",
+                );
             }
         }
     }
 
-    fn record(
-        &self,
-        index: usize,
-        cause: Cause,
-        silent: Mono,
-        last: Option<&Sample>,
-    ) -> Incident {
+    fn record(&self, index: usize, cause: Cause, silent: Mono, last: Option<&Sample>) -> Incident {
         let slot = &self.slots[index];
         let file = match &slot.job {
-            Some(Running { kind: RunningKind::Upload { path, .. }, .. }) => {
-                Some(log::escape(path).into_owned())
-            }
+            Some(Running {
+                kind: RunningKind::Upload { path, .. },
+                ..
+            }) => Some(log::escape(path).into_owned()),
             _ => None,
         };
-        let thread = slot.handle.as_ref().and_then(|h| thread::facts(h.fence.thread()));
+        let thread = slot
+            .handle
+            .as_ref()
+            .and_then(|h| thread::facts(h.fence.thread()));
         let at = clock::unix();
         Incident {
             id: self.incident,
@@ -142,7 +163,11 @@ impl DaemonActor {
             slot: slot.number,
             epoch: slot.epoch,
             file,
-            phase: slot.handle.as_ref().map_or("none", |h| h.phase().as_str()).into(),
+            phase: slot
+                .handle
+                .as_ref()
+                .map_or("none", |h| h.phase().as_str())
+                .into(),
             cause: cause.as_str().into(),
             last_sign_of_life: at - silent.as_secs_f64(),
             detected_at: at,
@@ -163,7 +188,10 @@ impl DaemonActor {
 
     /// A stranded pair left the quarantine.
     pub(super) fn released(&mut self, released: Released) {
-        let entry = self.incidents.iter_mut().find(|i| i.id == released.incident);
+        let entry = self
+            .incidents
+            .iter_mut()
+            .find(|i| i.id == released.incident);
         if let Some(incident) = entry {
             incident.quarantine = Some(released.report);
         }
@@ -174,12 +202,16 @@ impl DaemonActor {
 
     /// The file of an incident was delivered after all.
     pub(super) fn recovered(&mut self, id: u64) {
-        let Some(incident) = self.incidents.iter_mut().find(|i| i.id == id) else { return };
+        let Some(incident) = self.incidents.iter_mut().find(|i| i.id == id) else {
+            return;
+        };
         let now = clock::unix();
         incident.recovered_at = Some(now);
         let cause = Cause::ALL.iter().find(|c| c.as_str() == incident.cause);
         if let Some(cause) = cause {
-            self.metrics.recovery(*cause).observe(now - incident.detected_at);
+            self.metrics
+                .recovery(*cause)
+                .observe(now - incident.detected_at);
         }
     }
 }
@@ -187,7 +219,8 @@ impl DaemonActor {
 /// A socket that is still connecting is closed, not held: it has nothing that could be stranded.
 fn connected(fd: Option<OwnedFd>) -> Option<OwnedFd> {
     fd.filter(|fd| {
-        socket::sample(fd.as_fd()).is_some_and(|s| s.state != tcp::SYN_SENT && s.state != tcp::CLOSE)
+        socket::sample(fd.as_fd())
+            .is_some_and(|s| s.state != tcp::SYN_SENT && s.state != tcp::CLOSE)
     })
 }
 

@@ -29,7 +29,11 @@ const KNOWN: usize = 20_000;
 impl DaemonActor {
     fn backoff(&self) -> Backoff {
         let retry = &self.config.retry;
-        Backoff { first: retry.first, max: retry.max, jitter: retry.jitter }
+        Backoff {
+            first: retry.first,
+            max: retry.max,
+            jitter: retry.jitter,
+        }
     }
 
     fn route_index(&self, name: &str) -> Option<usize> {
@@ -55,13 +59,20 @@ impl DaemonActor {
     }
 
     pub(super) fn found(&mut self, found: Found) {
-        let Some(index) = self.route_index(&found.route) else { return };
+        let Some(index) = self.route_index(&found.route) else {
+            return;
+        };
         let route = &mut self.routes[index];
         route.wanted = route.wanted.saturating_sub(found.files.len());
         for file in found.files {
             let stamp = file.stamp;
-            let facts =
-                FileFacts { stamp, failures: 0, doubts: Vec::new(), incident: None, delivered: None };
+            let facts = FileFacts {
+                stamp,
+                failures: 0,
+                doubts: Vec::new(),
+                incident: None,
+                delivered: None,
+            };
             if !route.backlog.add(&file.path, facts)
                 && let Some(known) = route.backlog.facts(&file.path)
             {
@@ -71,14 +82,18 @@ impl DaemonActor {
     }
 
     pub(super) fn spool_state(&mut self, state: SpoolState) {
-        let Some(index) = self.route_index(&state.route) else { return };
+        let Some(index) = self.route_index(&state.route) else {
+            return;
+        };
         let name = &self.routes[index].config.name;
         self.metrics.spool_files(name).set(state.files as i64);
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
         self.routes[index].problem = state.problem;
         let named = |r: &RouteState| {
-            r.problem.as_ref().map(|p| format!("route {}: {p}", r.config.name))
+            r.problem
+                .as_ref()
+                .map(|p| format!("route {}: {p}", r.config.name))
         };
         let problems = self.routes.iter().filter_map(named).collect();
         // Nobody may be listening any more.
@@ -87,8 +102,10 @@ impl DaemonActor {
 
     fn forget(&mut self, index: usize, path: &str) {
         self.routes[index].backlog.remove(path);
-        let forget =
-            Forget { route: self.routes[index].config.name.as_str().into(), path: path.into() };
+        let forget = Forget {
+            route: self.routes[index].config.name.as_str().into(),
+            path: path.into(),
+        };
         self.unsent.push_back(Unsent::Forget(forget));
     }
 
@@ -106,7 +123,9 @@ impl DaemonActor {
     }
 
     pub(super) fn finished(&mut self, done: FinishedSource) {
-        let Some(index) = self.route_index(&done.route) else { return };
+        let Some(index) = self.route_index(&done.route) else {
+            return;
+        };
         self.routes[index].finishing = self.routes[index].finishing.saturating_sub(1);
         let target = self.routes[index].target(&done.path);
         self.targets.remove(&target);
@@ -124,7 +143,9 @@ impl DaemonActor {
                 "next" => "the newer file is sent; look at the one that was set aside"),
             Err(error) => {
                 let now = clock::mono();
-                let Some(facts) = self.routes[index].backlog.facts(&done.path) else { return };
+                let Some(facts) = self.routes[index].backlog.facts(&done.path) else {
+                    return;
+                };
                 facts.failures += 1;
                 let failures = facts.failures;
                 let pause = self.backoff().pause(failures, token::random());
@@ -160,19 +181,27 @@ impl DaemonActor {
     fn give(&mut self, index: usize, now: Mono) {
         let route = self.slots[index].route;
         let state = &self.routes[route];
-        let busy = self.slots.iter().any(|s| s.route == route && s.job.is_some());
+        let busy = self
+            .slots
+            .iter()
+            .any(|s| s.route == route && s.job.is_some());
         // A destination that is down is probed by one slot at a time.
         if state.suspended || now < state.paused || (state.failures > 0 && busy) {
             return;
         }
         while let Some(path) = self.take(route, now) {
-            let Some(facts) = self.routes[route].backlog.facts(&path) else { continue };
+            let Some(facts) = self.routes[route].backlog.facts(&path) else {
+                continue;
+            };
             if let Some(sent) = facts.delivered {
                 self.finish(route, &path, sent);
                 continue;
             }
-            let attempt =
-                Arc::new(Attempt::new(token::temp_name(&path, &self.agent, &token::new())));
+            let attempt = Arc::new(Attempt::new(token::temp_name(
+                &path,
+                &self.agent,
+                &token::new(),
+            )));
             let upload = Upload {
                 path: Arc::clone(&path),
                 settled: facts.stamp,
@@ -181,7 +210,10 @@ impl DaemonActor {
             };
             let target = self.routes[route].target(&path);
             self.targets.insert(target);
-            let kind = RunningKind::Upload { path: Arc::clone(&path), attempt };
+            let kind = RunningKind::Upload {
+                path: Arc::clone(&path),
+                attempt,
+            };
             if !self.hand_over(index, Work::Upload(upload), kind) {
                 self.take_back(route, &path, now);
             }
@@ -189,8 +221,16 @@ impl DaemonActor {
         }
         let temps = self.routes[route].due_sweeps(now);
         if !temps.is_empty() {
-            let work = Work::Sweep(Sweep { temps: temps.clone() });
-            if !self.hand_over(index, work, RunningKind::Sweep { temps: temps.clone() }) {
+            let work = Work::Sweep(Sweep {
+                temps: temps.clone(),
+            });
+            if !self.hand_over(
+                index,
+                work,
+                RunningKind::Sweep {
+                    temps: temps.clone(),
+                },
+            ) {
                 self.sweep_again(route, temps, now);
             }
         }
@@ -209,7 +249,11 @@ impl DaemonActor {
     fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {
         self.job += 1;
         let slot = &mut self.slots[index];
-        let job = Job { id: self.job, epoch: slot.epoch, work };
+        let job = Job {
+            id: self.job,
+            epoch: slot.epoch,
+            work,
+        };
         let given = slot.addr.try_send(Give(job)).is_ok();
         if given {
             slot.job = Some(Running { id: self.job, kind });
@@ -235,8 +279,8 @@ impl DaemonActor {
     pub(super) fn outcome(&mut self, report: Report, now: Mono) {
         let slot = &mut self.slots[report.slot];
         let route = slot.route;
-        let current = slot.epoch == report.epoch
-            && slot.job.as_ref().is_some_and(|job| job.id == report.job);
+        let current =
+            slot.epoch == report.epoch && slot.job.as_ref().is_some_and(|job| job.id == report.job);
         if !current {
             // A stale epoch changes nothing; the 250 to RNTO that it had read stands in its
             // Attempt, which is what its file's successor asks first.
@@ -253,14 +297,28 @@ impl DaemonActor {
                 self.sweep_again(route, left, now);
             }
             (RunningKind::Sweep { .. }, JobResult::Delivered { .. }) => {}
-            (RunningKind::Upload { path, .. }, JobResult::Delivered { source, bytes, took }) => {
+            (
+                RunningKind::Upload { path, .. },
+                JobResult::Delivered {
+                    source,
+                    bytes,
+                    took,
+                },
+            ) => {
                 self.delivered(route, &path, source, bytes, took);
             }
             (RunningKind::Upload { path, attempt }, JobResult::Failed(failure)) => {
                 self.failed(route, &path, attempt, &failure, now);
             }
             (RunningKind::Upload { path, attempt }, JobResult::Swept { .. }) => {
-                self.retry(route, &path, Some(attempt), None, now, "a report of another job");
+                self.retry(
+                    route,
+                    &path,
+                    Some(attempt),
+                    None,
+                    now,
+                    "a report of another job",
+                );
             }
         }
     }
@@ -279,9 +337,13 @@ impl DaemonActor {
         self.metrics.files(&name, FileOutcome::Delivered).inc();
         self.metrics.upload_attempts(&name, AttemptResult::Ok).inc();
         self.metrics.upload_bytes(&name).inc_by(bytes);
-        self.metrics.upload_duration(&name).observe(took.as_secs_f64());
+        self.metrics
+            .upload_duration(&name)
+            .observe(took.as_secs_f64());
         self.metrics.set_last_success(&name, clock::unix());
-        let Some(facts) = self.routes[route].backlog.facts(path) else { return };
+        let Some(facts) = self.routes[route].backlog.facts(path) else {
+            return;
+        };
         let sent = source.unwrap_or(facts.stamp);
         facts.delivered = Some(sent);
         facts.failures = 0;
@@ -370,13 +432,18 @@ impl DaemonActor {
     ) {
         let backoff = self.backoff();
         let name = self.routes[route].config.name.clone();
-        let Some(facts) = self.routes[route].backlog.facts(path) else { return };
+        let Some(facts) = self.routes[route].backlog.facts(path) else {
+            return;
+        };
         facts.failures += 1;
         facts.incident = incident.or(facts.incident);
         facts.doubts.extend(attempt);
         facts.doubts.retain(|a| a.stage() != Stage::Opened);
         let in_doubt = !facts.doubts.is_empty();
-        let (failures, pause) = (facts.failures, backoff.pause(facts.failures, token::random()));
+        let (failures, pause) = (
+            facts.failures,
+            backoff.pause(facts.failures, token::random()),
+        );
         warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
             "attempt" => failures, "in_doubt" => in_doubt,
             "error" => escape(error).into_owned(), "next" => format!("retry in {pause:.1?}"));
