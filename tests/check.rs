@@ -1,6 +1,6 @@
 //! `ftpulse check --connect [--canary]`: it tells of real servers what they can, of failing ones
 //! what is wrong and what to do, ends whatever a server does, and leaves nothing behind.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 
