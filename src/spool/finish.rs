@@ -27,9 +27,7 @@ const INNER_MAX: usize = 255 - HEAD_LEN - WHOLE.len();
 
 /// Whether this name is one that a source bears while it is being finished.
 pub fn is_private(name: &str) -> bool {
-    name.starts_with(PRIVATE_PREFIX)
-        && name.len() > HEAD_LEN
-        && (name.ends_with(WHOLE) || name.ends_with(CUT))
+    name.starts_with(PRIVATE_PREFIX) && unhide(name).is_some_and(|(inner, _)| !inner.is_empty())
 }
 
 /// A fresh private name for a source. It carries the source's name, so that a later life can
