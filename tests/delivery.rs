@@ -2,6 +2,9 @@
 //! name whatever that is, and never with a torn file visible under a final name.
 //! `FTPULSE_FILES` sets how many files each server gets (a suite's share by default).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
+#![allow(clippy::print_stdout)] // figures are printed
+
 mod support;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,8 @@
 //! larger than memory should hold, a SIGTERM in the middle of it.
 //! `FTPULSE_BACKLOG` sets how many tiny files wait at the start (a suite's share by default).
 #![cfg(feature = "lab")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
+#![allow(clippy::print_stdout)] // figures are printed
 
 mod support;
 
@@ -11,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ftpulse::clock;
-use ftpulse::lab::{Fault, Kind, LabServer, Script};
+use ftpulse::lab::{Counters, Fault, Kind, LabServer, Script};
 use support::service::{Ftpulse, Settings, variable};
 use support::watcher::{Watcher, is_final_name};
 use support::{PATIENCE, content, count_of, rss_of, temp_dir, wait_until};
@@ -135,10 +137,8 @@ fn a_large_backlog_costs_bounded_memory_and_its_first_file_goes_soon() {
     service.wait_log("file delivered", |_| true);
     let first = (clock::mono() - began).as_secs_f64();
     let bound = PATIENCE + Duration::from_millis(20) * u32::try_from(n).unwrap();
-    wait_until("the backlog is gone", bound, || {
-        let metrics = service.metrics();
-        metrics.sum("ftpulse_files_total", &[("outcome", "delivered")]) >= n as f64
-    });
+    let all = |c: &Counters| c.rename_count >= n as u64;
+    lab.wait_counters(all, bound).expect("the backlog is gone");
     let took = (clock::mono() - began).as_secs_f64();
     service.wait_spool_empty("main", PATIENCE);
     let rss = rss_of(service.pid());

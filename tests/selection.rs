@@ -1,13 +1,15 @@
 //! What is taken from a spool, in which order, and what becomes of a source that was delivered.
 #![cfg(feature = "lab")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
+use ftpulse::clock;
 use ftpulse::lab::{Event, LabServer, Script};
 use support::service::{Ftpulse, Settings};
 use support::{PATIENCE, content, temp_dir, wait_until};
@@ -42,7 +44,8 @@ impl Scene {
 fn dated(path: &Path, bytes: &[u8], age: Duration) {
     fs::write(path, bytes).unwrap();
     let file = File::options().write(true).open(path).unwrap();
-    file.set_modified(SystemTime::now() - age).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs_f64(clock::unix()) - age)
+        .unwrap();
 }
 
 /// The names in the order of their publishing, by one uploader.

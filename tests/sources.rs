@@ -1,6 +1,8 @@
 //! What is no file to send is left alone: symlinks, FIFOs, sockets, devices, what may not be
 //! read, names that a protocol line cannot carry. Each is said once, nothing stops for it.
 #![cfg(feature = "lab")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
+#![allow(clippy::print_stdout)] // figures are printed
 
 mod support;
 
@@ -96,11 +98,11 @@ fn what_is_no_file_to_send_is_left_alone_and_said_once() {
         alone.insert("zero");
     }
     fs::write(spool.join("locked"), "locked").unwrap();
-    fs::set_permissions(spool.join("locked"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(spool.join("locked"), Permissions::from_mode(0o0)).unwrap();
     alone.insert("locked");
     fs::create_dir(spool.join("locked-folder")).unwrap();
     fs::write(spool.join("locked-folder/file"), "in it").unwrap();
-    fs::set_permissions(spool.join("locked-folder"), Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(spool.join("locked-folder"), Permissions::from_mode(0o0)).unwrap();
     alone.insert("locked-folder");
     // May be listed, but nothing in it may be touched.
     fs::create_dir(spool.join("listed")).unwrap();
@@ -190,7 +192,7 @@ fn a_spool_that_may_not_be_read_is_told_and_served_once_it_may() {
         .route_to("main", &lab.url("in"), lab.password());
     let spool = settings.spool("main");
     fs::write(spool.join("file"), content(1, 5000)).unwrap();
-    fs::set_permissions(&spool, Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&spool, Permissions::from_mode(0o0)).unwrap();
     let service = start_unprivileged(settings);
     wait_until("the spool is told as a problem", PATIENCE, || {
         let ready = service.get("/readyz");
