@@ -59,7 +59,11 @@ impl Sabotage {
     #[cfg(feature = "lab")]
     pub fn arm(&self, point: Point, times: usize, deed: impl Fn() + Send + Sync + 'static) {
         let deed: Deed = Arc::new(deed);
-        let mut orders = self.armed.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orders = self
+            .armed
+            .orders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         orders.extend(std::iter::repeat_n((point, deed), times));
         self.armed.left.store(orders.len(), SeqCst);
     }
@@ -73,7 +77,11 @@ impl Sabotage {
     /// Takes every order back.
     #[cfg(feature = "lab")]
     pub fn disarm(&self) {
-        let mut orders = self.armed.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orders = self
+            .armed
+            .orders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         orders.clear();
         self.armed.left.store(0, SeqCst);
     }
@@ -81,7 +89,11 @@ impl Sabotage {
     #[cfg(feature = "lab")]
     fn strike(&self, point: Point) {
         let deed = {
-            let mut orders = self.armed.orders.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut orders = self
+                .armed
+                .orders
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let at = orders.iter().position(|(p, _)| *p == point);
             let deed = at.map(|at| orders.remove(at).1);
             self.armed.left.store(orders.len(), SeqCst);
