@@ -2,7 +2,7 @@
 //! in another run), then resident memory, CPU time and context switches over a minute, in total
 //! and per thread. `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES
 //! change the window and the number of files.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -53,13 +53,22 @@ fn threads(pid: u32) -> BTreeMap<u32, Use> {
 /// Clock ticks of the whole process, threads that have ended included.
 fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
     number(fields.get(11).copied()) + number(fields.get(12).copied())
 }
 
 fn memory(pid: u32) -> (u64, u64, u64) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    (field(&status, "VmRSS"), field(&status, "RssAnon"), field(&status, "VmHWM"))
+    (
+        field(&status, "VmRSS"),
+        field(&status, "RssAnon"),
+        field(&status, "VmHWM"),
+    )
 }
 
 fn let_pass(time: Duration) {
@@ -71,11 +80,17 @@ fn let_pass(time: Duration) {
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(default)
 }
 
 fn measure(after: &str) {
-    let (files, seconds) = (setting("FTPULSE_BENCH_FILES", 10_000), setting("FTPULSE_BENCH_SECONDS", 60));
+    let (files, seconds) = (
+        setting("FTPULSE_BENCH_FILES", 10_000),
+        setting("FTPULSE_BENCH_SECONDS", 60),
+    );
     let root = temp_dir();
     let lab = LabServer::start(root.path(), Script::healthy()).unwrap();
     let mut settings = Settings::new().key("log.level", "info");
@@ -87,13 +102,23 @@ fn measure(after: &str) {
     let service = settings.start();
     let began = clock::mono();
     for n in 0..files {
-        service.put(if n % 2 == 0 { "one" } else { "two" }, &format!("file-{n:06}.dat"), b"0123456789");
+        service.put(
+            if n % 2 == 0 { "one" } else { "two" },
+            &format!("file-{n:06}.dat"),
+            b"0123456789",
+        );
     }
     let wanted = files as f64;
     wait_until("all files are delivered", PATIENCE * 10, || {
-        service.metrics().sum("ftpulse_files_total", &[("outcome", "delivered")]) >= wanted
+        service
+            .metrics()
+            .sum("ftpulse_files_total", &[("outcome", "delivered")])
+            >= wanted
     });
-    println!("after={after}: {files} files in {:.1} s", (clock::mono() - began).as_secs_f64());
+    println!(
+        "after={after}: {files} files in {:.1} s",
+        (clock::mono() - began).as_secs_f64()
+    );
     // Sessions are kept for half a minute; then the service is idle.
     let_pass(Duration::from_secs(setting("FTPULSE_BENCH_REST", 35)));
     let pid = service.pid();
@@ -108,13 +133,27 @@ fn measure(after: &str) {
         sum.1 += used.cpu_ns - old.cpu_ns;
         sum.2 += used.switches - old.switches;
     }
-    let (cpu, switches) = per_name.values().fold((0, 0), |all, one| (all.0 + one.1, all.1 + one.2));
+    let (cpu, switches) = per_name
+        .values()
+        .fold((0, 0), |all, one| (all.0 + one.1, all.1 + one.2));
     let (rss, anon, peak) = memory(pid);
-    println!("  rss {:.1} MiB (anonymous {:.1}, peak {:.1})", rss as f64 / 1024.0, anon as f64 / 1024.0, peak as f64 / 1024.0);
-    println!("  cpu {:.4} s in {seconds} s ({} ticks), context switches {switches}, threads {}",
-        cpu as f64 / 1e9, ticks_now - ticks_before, now.len());
+    println!(
+        "  rss {:.1} MiB (anonymous {:.1}, peak {:.1})",
+        rss as f64 / 1024.0,
+        anon as f64 / 1024.0,
+        peak as f64 / 1024.0
+    );
+    println!(
+        "  cpu {:.4} s in {seconds} s ({} ticks), context switches {switches}, threads {}",
+        cpu as f64 / 1e9,
+        ticks_now - ticks_before,
+        now.len()
+    );
     for (name, (count, cpu, switches)) in per_name {
-        println!("    {name:18} x{count}  cpu {:8.2} ms  switches {switches}", cpu as f64 / 1e6);
+        println!(
+            "    {name:18} x{count}  cpu {:8.2} ms  switches {switches}",
+            cpu as f64 / 1e6
+        );
     }
 }
 

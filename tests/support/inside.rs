@@ -28,7 +28,11 @@ pub struct Inside {
 impl Inside {
     /// Starts it; returns when it listens.
     pub fn start(settings: Settings, sabotage: &Sabotage) -> Self {
-        let env = settings.vars().iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let env = settings
+            .vars()
+            .iter()
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect();
         let config = config::load(Sources { file: None, env }).unwrap().config;
         let routes: Vec<&str> = config.routes.keys().map(String::as_str).collect();
         let metrics = Metrics::new(&routes, "0", "test");
@@ -39,12 +43,20 @@ impl Inside {
             let log = slog::Logger::root(slog::Discard, slog::o!());
             actix_rt::System::new().block_on(async move {
                 let stop = async move { drop(stopped.await) };
-                let told = move |address| drop(tell.send(address));
+                let told = move |address| {
+                    let _ = tell.send(address);
+                };
                 app::run_sabotaged(config, its, log, stop, told, sabotage).await
             })
         });
         let http = listening.recv_timeout(PATIENCE).expect("it listens");
-        Self { settings, metrics, http, stop: Some(stop), thread: Some(thread) }
+        Self {
+            settings,
+            metrics,
+            http,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
     }
 
     /// Puts a whole file into the spool at once.
@@ -70,17 +82,26 @@ impl Inside {
     pub fn route(&self, name: &str) -> Value {
         let status = wait_for("the status page answers", PATIENCE, || self.status());
         let routes = status["routes"].as_array().expect("routes");
-        routes.iter().find(|r| r["name"] == name).expect("the route").clone()
+        routes
+            .iter()
+            .find(|r| r["name"] == name)
+            .expect("the route")
+            .clone()
     }
 
     /// What it says of the slots of route `main`.
     pub fn slots(&self) -> Vec<Value> {
-        self.route("main")["slots"].as_array().expect("slots").clone()
+        self.route("main")["slots"]
+            .as_array()
+            .expect("slots")
+            .clone()
     }
 
     /// Waits for a state of these slots.
     pub fn wait_slots(&self, fits: impl Fn(&[Value]) -> bool) {
-        wait_until("the slots are as they shall be", PATIENCE, || fits(&self.slots()));
+        wait_until("the slots are as they shall be", PATIENCE, || {
+            fits(&self.slots())
+        });
     }
 
     /// Ends it in order; tells how it ended.
@@ -93,7 +114,10 @@ impl Inside {
     pub fn ended(mut self) -> End {
         let thread = self.thread.take().expect("ended once");
         wait_until("the service ends", PATIENCE, || thread.is_finished());
-        thread.join().expect("the service does not panic").expect("the service ran")
+        thread
+            .join()
+            .expect("the service does not panic")
+            .expect("the service ran")
     }
 }
 
