@@ -2,8 +2,11 @@
 //! panics, an event loop dies or wedges, a worker cannot end. What it cannot heal within the
 //! process it passes on: it ends and asks to be restarted.
 #![cfg(feature = "lab")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
+#[path = "support/hung.rs"]
+mod hung;
 #[path = "support/inside.rs"]
 mod inside;
 
@@ -89,8 +92,14 @@ fn a_worker_that_panics_in_mid_file_is_replaced_and_the_file_delivered() {
 
 #[test]
 fn a_dead_arbiter_is_replaced_and_all_its_slots_come_back() {
+<<<<<<< HEAD
     let (service, _lab, _root) =
         breaks_in_mid_file(Point::Uploader, || drop(actix::Arbiter::current().stop()));
+=======
+    let (service, _lab, _root) = breaks_in_mid_file(Point::Uploader, || {
+        actix::Arbiter::current().stop();
+    });
+>>>>>>> w/v-resilience
     let slots = service.slots();
     assert_eq!(slots.len(), 2);
     assert!(
@@ -129,6 +138,7 @@ fn park_until(over: &AtomicBool) {
 }
 
 /// Counts how often a new life is begun when each ends at once.
+/// Ungated it is some 20 in six seconds, and as many in the next.
 fn lives(point: Point) -> (usize, usize) {
     let root = temp_dir();
     let lab = LabServer::start(root.path(), ftpulse::lab::Script::healthy()).unwrap();
@@ -161,20 +171,28 @@ fn lives(point: Point) -> (usize, usize) {
 fn workers_that_die_at_birth_are_restarted_ever_more_slowly() {
     let (first, both) = lives(Point::Worker);
     println!("workers that died at birth: {first} in 6 s, {both} in 12 s");
+<<<<<<< HEAD
     assert!(
         (3..=14).contains(&first) && both <= first + 4,
         "{first}, {both}"
     );
+=======
+    assert!(first >= 3 && both <= 20, "{first}, {both}");
+>>>>>>> w/v-resilience
 }
 
 #[test]
 fn actors_that_die_at_birth_are_restarted_ever_more_slowly() {
     let (first, both) = lives(Point::Uploader);
     println!("actors that died at birth: {first} in 6 s, {both} in 12 s");
+<<<<<<< HEAD
     assert!(
         (3..=14).contains(&first) && both <= first + 4,
         "{first}, {both}"
     );
+=======
+    assert!(first >= 3 && both <= 20, "{first}, {both}");
+>>>>>>> w/v-resilience
 }
 
 /// A part without which the service cannot heal itself: it ends and asks to be restarted.
@@ -198,7 +216,9 @@ fn without_its_daemon_the_service_asks_to_be_restarted() {
 
 #[test]
 fn without_the_daemons_event_loop_the_service_asks_to_be_restarted() {
-    escalates(Point::Daemon, || drop(actix::Arbiter::current().stop()));
+    escalates(Point::Daemon, || {
+        actix::Arbiter::current().stop();
+    });
 }
 
 #[test]
@@ -213,7 +233,9 @@ fn without_its_collector_the_service_asks_to_be_restarted() {
 
 #[test]
 fn without_the_collectors_event_loop_the_service_asks_to_be_restarted() {
-    escalates(Point::Collector, || drop(actix::Arbiter::current().stop()));
+    escalates(Point::Collector, || {
+        actix::Arbiter::current().stop();
+    });
 }
 
 #[test]
@@ -295,4 +317,101 @@ fn more_such_workers_than_are_tolerated_end_the_service() {
     let (service, over, _lab, _root) = one_stuck(0);
     assert_eq!(service.ended(), End::Escalated);
     over.store(true, SeqCst);
+}
+
+#[test]
+fn a_spool_on_a_hung_disk_ends_the_process_with_70() {
+    let (lab, _root) = slow_lab(SIZE, 1);
+    let settings = quick(&lab, &["main"]);
+    let spool = settings.spool("main");
+    // Only a part of the spool hangs: its lock and its first scan shall work.
+    let inner = spool.join("share");
+    std::fs::create_dir(&inner).unwrap();
+    let Some(disk) = hung::HungDisk::mount(&inner, &["one.bin", "two.bin"]) else {
+        println!("skipped: this machine does not permit a FUSE mount");
+        return;
+    };
+    let mut service = settings.start();
+    wait_until("both uploaders hang in a read", PATIENCE, || {
+        disk.reads() >= 2
+    });
+    let found = service.wait_log("deadlock found", |_| true);
+    println!("cause {} in phase {}", found["cause"], found["phase"]);
+    assert_eq!(found["cause"], "disk", "{found}");
+    service.wait_log("an ended worker cannot leave", |_| true);
+    service.wait_log("route suspended: two of its workers cannot end", |_| true);
+    assert_eq!(service.wait_exit(PATIENCE).code(), Some(70));
+    assert_eq!(lab.counters().rename_count, 0, "nothing was published");
+}
+
+/// The service's own /etc/resolv.conf, in a mount namespace of its own, names a loopback address
+/// that takes questions and never answers.
+#[test]
+fn a_name_look_up_without_an_answer_is_a_timeout_of_its_phase() {
+    let Some(resolver) =
+        (2..250).find_map(|n| std::net::UdpSocket::bind((format!("127.77.3.{n}"), 53)).ok())
+    else {
+        println!("skipped: this user may not bind port 53");
+        return;
+    };
+    let conf = temp_dir();
+    let conf = conf.path().join("resolv.conf");
+    std::fs::write(
+        &conf,
+        format!(
+            "nameserver {}\noptions timeout:4 attempts:1\n",
+            resolver.local_addr().unwrap().ip()
+        ),
+    )
+    .unwrap();
+    let root = temp_dir();
+    let lab = LabServer::start(root.path(), ftpulse::lab::Script::healthy()).unwrap();
+    let url = format!("ftp://lab@files.example.net:{}/in", lab.addr().port());
+    let settings = Settings::new()
+        .quick()
+        .key("timers.dns", "1s")
+        .key("retry.first", "20s")
+        .key("retry.max", "20s")
+        .route_to("main", &url, lab.password());
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && exec {} run",
+        conf.display(),
+        env!("CARGO_BIN_EXE_ftpulse")
+    );
+    let mut command = support::process::tied("unshare");
+    command
+        .args(["-m", "sh", "-c", &script])
+        .env_clear()
+        .envs(settings.vars());
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    let mut service = settings.launch_by(command);
+    service.wait_listening();
+    let put = clock::mono();
+    service.put("main", "file.bin", b"waits");
+    let told = service.wait_log("the destination gives no session", |_| true);
+    let took = clock::mono() - put;
+    assert_eq!(told["phase"], "dns", "{told}");
+    println!("ended {took:?} after the file came: {}", told["error"]);
+    resolver.set_nonblocking(true).unwrap();
+    assert!(
+        resolver.recv(&mut [0; 512]).is_ok(),
+        "the resolver was asked"
+    );
+    let metrics = service.metrics();
+    assert_eq!(
+        metrics.get(
+            "ftpulse_timeouts_total",
+            &[("route", "main"), ("phase", "dns")]
+        ),
+        Some(1.0)
+    );
+    assert_eq!(metrics.sum("ftpulse_uploader_resets_total", &[]), 0.0);
+    service.wait_metrics("the helper counts as stranded", |m| {
+        m.get("ftpulse_stranded_workers", &[]) == Some(1.0)
+    });
+    // getaddrinfo gives up by itself at last.
+    service.wait_metrics("the helper has ended", |m| {
+        m.get("ftpulse_stranded_workers", &[]) == Some(0.0)
+    });
+    assert_eq!(service.terminate(), Some(0));
 }

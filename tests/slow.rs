@@ -2,6 +2,7 @@
 //! peer, a busy machine and a suspended service cost no reset and no timeout, and every file
 //! arrives on its first attempt. FTPULSE_SOAK=1 runs the full lengths (over two minutes).
 #![cfg(feature = "lab")]
+#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
 

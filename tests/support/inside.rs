@@ -43,7 +43,9 @@ impl Inside {
             let log = slog::Logger::root(slog::Discard, slog::o!());
             actix_rt::System::new().block_on(async move {
                 let stop = async move { drop(stopped.await) };
-                let told = move |address| drop(tell.send(address));
+                let told = move |address| {
+                    let _ = tell.send(address);
+                };
                 app::run_sabotaged(config, its, log, stop, told, sabotage).await
             })
         });

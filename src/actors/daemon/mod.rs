@@ -240,16 +240,6 @@ impl DaemonActor {
         }
     }
 
-    /// Without the quarantine no wedge can be ended well, without the collector no file comes:
-    /// neither is noticed by a service that has nothing for them at the moment.
-    fn see_the_others(&mut self) {
-        if !self.peers.strand.connected() {
-            self.lost("the quarantine is gone");
-        } else if !self.peers.finish.connected() {
-            self.lost("the collector is gone");
-        }
-    }
-
     fn lost(&mut self, what: &'static str) {
         if !self.escalating {
             self.escalating = true;

@@ -145,6 +145,7 @@ impl DaemonActor {
 
     pub(super) fn make_slots(&mut self, this: &Addr<Self>) {
         let now = clock::mono();
+        let heartbeat = self.config.heartbeat.clone();
         for route in 0..self.routes.len() {
             for number in 0..self.routes[route].config.uploaders {
                 let index = self.slots.len();
@@ -162,8 +163,8 @@ impl DaemonActor {
                     beat: Heartbeat::new(self.policy(), 1, now),
                     witness: Witness::default(),
                     samples: (None, None),
-                    // Shorter than any conviction takes, longer than a crash at the first beat.
-                    gate: Gate::new(self.config.heartbeat.interval * 2, now),
+                    // Who is convicted has lived for as long; who dies sooner has crashed.
+                    gate: Gate::new(heartbeat.interval * (heartbeat.misses + 1), now),
                     job: None,
                 });
             }
@@ -301,6 +302,16 @@ impl DaemonActor {
             "route" => &self.routes[self.slots[index].route].config.name,
             "next" => "its worker is ended and the slot is built anew");
         self.end_worker(index, now, what);
+    }
+
+    /// Without the quarantine no wedge can be ended well, without the collector no file comes:
+    /// neither is noticed by a service that has nothing for them at the moment.
+    pub(super) fn see_the_others(&mut self) {
+        if !self.peers.strand.connected() {
+            self.lost("the quarantine is gone");
+        } else if !self.peers.finish.connected() {
+            self.lost("the collector is gone");
+        }
     }
 
     /// A worker did not come up. One that no event loop was there to start is not the last one:
