@@ -92,14 +92,9 @@ fn a_worker_that_panics_in_mid_file_is_replaced_and_the_file_delivered() {
 
 #[test]
 fn a_dead_arbiter_is_replaced_and_all_its_slots_come_back() {
-<<<<<<< HEAD
-    let (service, _lab, _root) =
-        breaks_in_mid_file(Point::Uploader, || drop(actix::Arbiter::current().stop()));
-=======
     let (service, _lab, _root) = breaks_in_mid_file(Point::Uploader, || {
         actix::Arbiter::current().stop();
     });
->>>>>>> w/v-resilience
     let slots = service.slots();
     assert_eq!(slots.len(), 2);
     assert!(
@@ -171,28 +166,14 @@ fn lives(point: Point) -> (usize, usize) {
 fn workers_that_die_at_birth_are_restarted_ever_more_slowly() {
     let (first, both) = lives(Point::Worker);
     println!("workers that died at birth: {first} in 6 s, {both} in 12 s");
-<<<<<<< HEAD
-    assert!(
-        (3..=14).contains(&first) && both <= first + 4,
-        "{first}, {both}"
-    );
-=======
     assert!(first >= 3 && both <= 20, "{first}, {both}");
->>>>>>> w/v-resilience
 }
 
 #[test]
 fn actors_that_die_at_birth_are_restarted_ever_more_slowly() {
     let (first, both) = lives(Point::Uploader);
     println!("actors that died at birth: {first} in 6 s, {both} in 12 s");
-<<<<<<< HEAD
-    assert!(
-        (3..=14).contains(&first) && both <= first + 4,
-        "{first}, {both}"
-    );
-=======
     assert!(first >= 3 && both <= 20, "{first}, {both}");
->>>>>>> w/v-resilience
 }
 
 /// A part without which the service cannot heal itself: it ends and asks to be restarted.
