@@ -201,7 +201,9 @@ impl Attempt {
     /// when a successor has given the attempt up meanwhile: then nothing may be sent any more.
     pub fn begin_publishing(&self) -> bool {
         let (sending, publishing) = (Stage::Sending as u8, Stage::Publishing as u8);
-        let moved = self.stage.compare_exchange(sending, publishing, SeqCst, SeqCst);
+        let moved = self
+            .stage
+            .compare_exchange(sending, publishing, SeqCst, SeqCst);
         moved.is_ok() || moved == Err(publishing)
     }
 
@@ -209,7 +211,9 @@ impl Attempt {
     /// published, however late its worker goes on. False when it is past that.
     pub fn give_up(&self) -> bool {
         let (sending, opened) = (Stage::Sending as u8, Stage::Opened as u8);
-        self.stage.compare_exchange(sending, opened, SeqCst, SeqCst).is_ok()
+        self.stage
+            .compare_exchange(sending, opened, SeqCst, SeqCst)
+            .is_ok()
     }
 
     /// It enters a stage, or (after a clear refusal) returns to an earlier one.

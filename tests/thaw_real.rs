@@ -35,7 +35,13 @@ enum Place {
     Rnto,
 }
 
-const PLACES: [Place; 5] = [Place::MidTransfer, Place::Stor, Place::Final, Place::Rnfr, Place::Rnto];
+const PLACES: [Place; 5] = [
+    Place::MidTransfer,
+    Place::Stor,
+    Place::Final,
+    Place::Rnfr,
+    Place::Rnto,
+];
 
 impl Place {
     fn is_at(self, by_client: bool, line: &str) -> bool {
@@ -49,7 +55,11 @@ impl Place {
     }
 
     fn size(self) -> usize {
-        if self == Self::MidTransfer { 16 << 20 } else { 40_000 }
+        if self == Self::MidTransfer {
+            16 << 20
+        } else {
+            40_000
+        }
     }
 }
 
@@ -98,12 +108,21 @@ impl Relay {
         let thaws_in_resolution = moment == Moment::DuringItsResolution;
         let (seen, changed) = (Mutex::default(), Condvar::new());
         let connections = AtomicUsize::new(0);
-        let relay = Arc::new(Self { server, place, thaws_in_resolution, seen, changed, connections });
+        let relay = Arc::new(Self {
+            server,
+            place,
+            thaws_in_resolution,
+            seen,
+            changed,
+            connections,
+        });
         let weak = Arc::downgrade(&relay);
         std::thread::spawn(move || {
             while let Ok((client, _)) = listener.accept() {
                 let Some(relay) = weak.upgrade() else { return };
-                let Ok(server) = TcpStream::connect(relay.server.addr) else { continue };
+                let Ok(server) = TcpStream::connect(relay.server.addr) else {
+                    continue;
+                };
                 let number = relay.connections.fetch_add(1, Ordering::SeqCst);
                 for (by_client, from, to) in [(true, &client, &server), (false, &server, &client)] {
                     let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -144,7 +163,10 @@ impl Relay {
 
     fn wait(&self, what: &str, holds: impl Fn(&Seen) -> bool) {
         let seen = self.seen.lock().unwrap();
-        let (_seen, late) = self.changed.wait_timeout_while(seen, PATIENCE, |seen| !holds(seen)).unwrap();
+        let (_seen, late) = self
+            .changed
+            .wait_timeout_while(seen, PATIENCE, |seen| !holds(seen))
+            .unwrap();
         assert!(!late.timed_out(), "waited in vain until {what}");
     }
 }
@@ -180,7 +202,14 @@ fn at(pid: u32) -> Option<(char, String)> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
     let state = line("State:")?.trim().chars().next()?;
-    (state != 'Z').then(|| (state, line("voluntary_ctxt_switches:").unwrap_or_default().to_owned()))
+    (state != 'Z').then(|| {
+        (
+            state,
+            line("voluntary_ctxt_switches:")
+                .unwrap_or_default()
+                .to_owned(),
+        )
+    })
 }
 
 /// Waits until thawed processes have done all that they had to do: each one is gone, or sleeps
@@ -188,11 +217,16 @@ fn at(pid: u32) -> Option<(char, String)> {
 /// a vsftpd session wait for its child for ever.
 fn wait_until_idle(pids: &[u32]) {
     let look = || pids.iter().map(|pid| at(*pid)).collect::<Vec<_>>();
-    let asleep = |all: &[Option<(char, String)>]| all.iter().flatten().all(|(state, _)| *state == 'S');
+    let asleep =
+        |all: &[Option<(char, String)>]| all.iter().flatten().all(|(state, _)| *state == 'S');
     let (mut last, mut same) = (look(), 0);
     wait_until("the thawed sessions are idle", PATIENCE, || {
         let now = look();
-        same = if now == last && asleep(&now) { same + 1 } else { 0 };
+        same = if now == last && asleep(&now) {
+            same + 1
+        } else {
+            0
+        };
         last = now;
         same > 60 // looks, 5 ms apart
     });
@@ -209,7 +243,11 @@ impl Cell {
     fn put(&mut self) {
         let number = self.versions.len();
         // Newer ones are small: what they show does not hang on their size.
-        let size = if number == 0 { self.relay.place.size() } else { 30_000 + number };
+        let size = if number == 0 {
+            self.relay.place.size()
+        } else {
+            30_000 + number
+        };
         let bytes = content(number as u64 + 1, size);
         self.watcher.allow(NAME, &bytes);
         self.service.put("main", NAME, &bytes);
@@ -217,7 +255,9 @@ impl Cell {
     }
 
     fn published(&self, times: usize) {
-        wait_until("it is published", PATIENCE, || self.watcher.deliveries(NAME) >= times);
+        wait_until("it is published", PATIENCE, || {
+            self.watcher.deliveries(NAME) >= times
+        });
         self.service.wait_spool_empty("main", PATIENCE);
     }
 }
@@ -240,13 +280,21 @@ fn one_stall(start: fn(Opts) -> Server, place: Place, moment: Moment, convicted:
         .key("routes.main.uploaders", "1")
         .route_to("main", &format!("ftp://{user}@{addr}/"), &password)
         .start();
-    let mut cell = Cell { service, relay, watcher, versions: Vec::new() };
+    let mut cell = Cell {
+        service,
+        relay,
+        watcher,
+        versions: Vec::new(),
+    };
     cell.put();
-    cell.relay.wait("the server is stopped", |seen| seen.stopped.is_some());
+    cell.relay
+        .wait("the server is stopped", |seen| seen.stopped.is_some());
     let mut fewest = 1;
     match moment {
         Moment::BeforeTheSuccessor => drop(cell.service.wait_log("upload failed", |_| true)),
-        Moment::DuringItsResolution => cell.relay.wait("the successor resolves", |seen| seen.resolving),
+        Moment::DuringItsResolution => cell
+            .relay
+            .wait("the successor resolves", |seen| seen.resolving),
         Moment::AfterItsPublish => cell.published(1),
         Moment::AfterNewerVersions => {
             cell.published(1);
@@ -269,15 +317,31 @@ fn one_stall(start: fn(Opts) -> Server, place: Place, moment: Moment, convicted:
     wait_until_idle(&stopped);
     let temps = || -> Vec<String> {
         let names = fs::read_dir(&root).unwrap().flatten();
-        names.map(|e| e.file_name().to_string_lossy().into_owned()).filter(|n| !is_final_name(n)).collect()
+        names
+            .map(|e| e.file_name().to_string_lossy().into_owned())
+            .filter(|n| !is_final_name(n))
+            .collect()
     };
     wait_until("no temp name is left", PATIENCE, || temps().is_empty());
     let most = cell.versions.len();
     let deliveries = cell.watcher.deliveries(NAME);
-    assert!((fewest..=most).contains(&deliveries), "published {deliveries} times, {most} versions");
-    assert_eq!(&fs::read(root.join(NAME)).unwrap(), cell.versions.last().unwrap(), "not the last version");
-    let resets = cell.service.metrics().sum("ftpulse_uploader_resets_total", &[]);
-    assert!(resets >= 1.0 || !(convicted || place == Place::MidTransfer), "it was no deadlock");
+    assert!(
+        (fewest..=most).contains(&deliveries),
+        "published {deliveries} times, {most} versions"
+    );
+    assert_eq!(
+        &fs::read(root.join(NAME)).unwrap(),
+        cell.versions.last().unwrap(),
+        "not the last version"
+    );
+    let resets = cell
+        .service
+        .metrics()
+        .sum("ftpulse_uploader_resets_total", &[]);
+    assert!(
+        resets >= 1.0 || !(convicted || place == Place::MidTransfer),
+        "it was no deadlock"
+    );
     cell.watcher.assert_clean();
 }
 
@@ -287,7 +351,9 @@ fn every_stall(start: fn(Opts) -> Server) {
     let mut cells = Vec::new();
     for (row, place) in PLACES.into_iter().enumerate() {
         for (column, moment) in MOMENTS.into_iter().enumerate() {
-            let turns = [false, true].into_iter().filter(|c| all || *c == ((row + column) % 2 == 0));
+            let turns = [false, true]
+                .into_iter()
+                .filter(|c| all || *c == ((row + column) % 2 == 0));
             cells.extend(turns.map(|convicted| (place, moment, convicted)));
         }
     }
@@ -299,8 +365,16 @@ fn every_stall(start: fn(Opts) -> Server) {
         let mut failed = Vec::new();
         while let Some(cell) = cells.get(next.fetch_add(1, Ordering::SeqCst)) {
             let began = clock::mono();
-            let ended = std::thread::scope(|scope| scope.spawn(|| one_stall(start, cell.0, cell.1, cell.2)).join());
-            eprintln!("{} {cell:?} {:.1?}", if ended.is_ok() { "ok" } else { "FAILED" }, clock::mono() - began);
+            let ended = std::thread::scope(|scope| {
+                scope
+                    .spawn(|| one_stall(start, cell.0, cell.1, cell.2))
+                    .join()
+            });
+            eprintln!(
+                "{} {cell:?} {:.1?}",
+                if ended.is_ok() { "ok" } else { "FAILED" },
+                clock::mono() - began
+            );
             if ended.is_err() {
                 failed.push(format!("{cell:?}"));
             }
@@ -309,9 +383,17 @@ fn every_stall(start: fn(Opts) -> Server) {
     };
     let failed: Vec<String> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .flat_map(|t| t.join().unwrap())
+            .collect()
     });
-    assert!(failed.is_empty(), "{} of {} failed: {failed:#?}", failed.len(), cells.len());
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {failed:#?}",
+        failed.len(),
+        cells.len()
+    );
 }
 
 #[test]
@@ -342,7 +424,9 @@ fn a_thawed_pyftpdlib_shows_no_version_twice_no_older_one_and_no_torn_one() {
 /// SIZE: both together must not be taken for "it is not there any more, so it was published".
 #[test]
 fn a_server_that_forbids_renames_and_sizes_costs_no_file() {
-    let server = Server::pyftpdlib(Opts::default().line(r#"authorizer.user_table["tester"]["perm"] = "ewm""#));
+    let server = Server::pyftpdlib(
+        Opts::default().line(r#"authorizer.user_table["tester"]["perm"] = "ewm""#),
+    );
     let service = Settings::new()
         .quick()
         .key("routes.main.verify", "none")

@@ -34,7 +34,9 @@ impl Session {
             Ok(()) => attempt.enter(Stage::Published),
             // A clear no before any RNTO: not published, and no question about the temp can ever
             // be taken to mean that it was (a server that forbids renames says 550 to all).
-            Err(Trouble::Refused { verb: "RNFR", code, .. }) if *code != 421 => {
+            Err(Trouble::Refused {
+                verb: "RNFR", code, ..
+            }) if *code != 421 => {
                 attempt.enter(Stage::Sending);
             }
             Err(_) => {}
@@ -56,7 +58,10 @@ impl Session {
     /// questions that every server answers the same way. RNFR or DELE has been refused before.
     fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
         match self.command("SIZE", name, &[Status::File]) {
-            Err(Trouble::Refused { code: 500 | 502 | 504, .. }) => {}
+            Err(Trouble::Refused {
+                code: 500 | 502 | 504,
+                ..
+            }) => {}
             answer => return told_absent(answer),
         }
         told_absent(self.command("MDTM", name, &[Status::File]))
@@ -119,10 +124,7 @@ pub fn resolve(
         take_away(session, &attempt.temp)?;
     }
     let mut resolved = Resolved::Gone;
-    for attempt in old
-        .iter()
-        .filter(|a| a.stage().remedy() == Remedy::Ask)
-    {
+    for attempt in old.iter().filter(|a| a.stage().remedy() == Remedy::Ask) {
         match asked(ask(session, attempt, fresh)?) {
             Next::PublishFresh => {
                 // Renamed, so gone for good: the doubt is all in `fresh` now.
