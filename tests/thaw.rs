@@ -199,12 +199,6 @@ impl Stage {
             }
         }
         while self.next(Duration::ZERO).is_some() {}
-<<<<<<< HEAD
-        if std::env::var("SHOW").is_ok() {
-            eprintln!("{}", self.ledger.story.join("\n"));
-        }
-=======
->>>>>>> w/v-thaw
         if let Err(wrong) = self.ledger.check(self.put) {
             self.fail(&wrong);
         }
@@ -306,19 +300,8 @@ fn one_stall((kind, moment, convicted): (Kind, Moment, bool)) {
             // The verdict comes before the timer does.
             .key("timers.reply", if convicted { "3s" } else { "700ms" })
             .key("retry.first", "500ms")
-<<<<<<< HEAD
-            .key(
-                "quarantine.hold",
-                if moment == Moment::AfterNewerVersions {
-                    "8s"
-                } else {
-                    "4s"
-                },
-            )
-=======
             // The thaw has to come within it: what is made later is never swept.
             .key("quarantine.hold", "8s")
->>>>>>> w/v-thaw
     });
     stage.put();
     let struck = stage
@@ -419,8 +402,6 @@ fn a_temp_name_is_not_swept_while_its_publication_is_in_doubt() {
 /// still the file is not published.
 #[test]
 fn a_late_rename_of_an_earlier_resolution_is_not_taken_for_a_publication() {
-<<<<<<< HEAD
-=======
     // Which of two threads of the lab is first is chance: some tries find both orders.
     run_all(
         &[1, 2, 3, 4, 5, 6],
@@ -430,7 +411,6 @@ fn a_late_rename_of_an_earlier_resolution_is_not_taken_for_a_publication() {
 }
 
 fn late_rename() {
->>>>>>> w/v-thaw
     let drip = Kind::Drip {
         step: Step::Size,
         every: Duration::from_millis(15),
