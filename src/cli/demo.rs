@@ -7,6 +7,7 @@ mod cast;
 mod narrate;
 mod place;
 mod story;
+mod summary;
 mod tap;
 mod tell;
 
@@ -178,6 +179,8 @@ fn settings(lab: &LabServer, named: &Named, place: &Place) -> Result<Loaded, Str
         ("routes.demo.spool", path(place.spool())),
         ("routes.demo.server", lab.url("incoming")),
         ("routes.demo.password", lab.password().to_owned()),
+        // For a file that is copied, not renamed, into the spool, and one that is there already.
+        ("routes.demo.settle", "500ms".to_owned()),
         ("state.dir", path(place.state())),
         ("http.listen", "127.0.0.1:0".to_owned()),
         ("heartbeat.interval", "500ms".to_owned()),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::place::Place;
 use crate::clock::{Mono, mono};
@@ -15,6 +15,8 @@ pub struct Dropped {
     pub bytes: u64,
     /// When it was dropped.
     pub at: Mono,
+    /// Whether an earlier demo in this folder had left a file of this name on the server.
+    pub stale: bool,
     /// When the service told of its delivery.
     pub delivered: Option<Mono>,
 }
@@ -53,6 +55,7 @@ impl Cast {
         let file = Dropped {
             bytes,
             at: mono(),
+            stale: self.server_path(name).exists(),
             delivered: None,
         };
         self.files.insert(name.to_owned(), file);
@@ -85,12 +88,16 @@ impl Cast {
 
     /// What stands under the name on the server.
     pub fn on_server(&self, name: &str) -> Found {
-        self.compare(&self.place.server().join("incoming").join(name), name)
+        self.compare(&self.server_path(name), name)
     }
 
     /// What stands under the name in the spool.
     pub fn in_spool(&self, name: &str) -> Found {
         self.compare(&self.place.spool().join(name), name)
+    }
+
+    fn server_path(&self, name: &str) -> PathBuf {
+        self.place.server().join("incoming").join(name)
     }
 
     fn compare(&self, path: &Path, name: &str) -> Found {
