@@ -5,6 +5,7 @@
 //! - `verdict`: the end of a task, in the order of its steps;
 //! - `work`: routes, dispatch, what a report means for its file.
 
+mod outcome;
 mod route;
 mod slots;
 mod verdict;
