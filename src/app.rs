@@ -19,6 +19,7 @@ use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
 use crate::config::Config;
 use crate::core::ring::Limits;
+use crate::core::timers;
 use crate::http::{self, Answer, Health, Source, Unavailable};
 use crate::metrics::Metrics;
 use crate::pulse::Sabotage;
@@ -28,8 +29,6 @@ use crate::spool::lock::{FolderLock, LockError};
 use crate::sys::fence;
 use crate::token;
 
-/// Longest time between two Ticks.
-const TICK_MAX: Duration = Duration::from_millis(250);
 /// A daemon that has not turned for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
 /// What the end of a drained service may take on top: the quarantine's and the threads' end.
@@ -94,6 +93,11 @@ pub async fn run_sabotaged(
             lock,
         });
     }
+    // Said before anything is sent; the server itself needs the service to stand.
+    std::net::TcpListener::bind(config.http.listen).map_err(|e| {
+        let listen = config.http.listen;
+        format!("cannot listen on {listen}: {e}; stop what holds it, or set http.listen")
+    })?;
     let mut service = Service::start(&config, agent, routes, &metrics, &log, sabotage)?;
     let source = Arc::new(service.view());
     let (server, address) = http::bind(&config.http, metrics, source, log.clone())
@@ -171,7 +175,7 @@ impl Service {
         });
         let gone = |_| "the daemon's event loop did not start".to_owned();
         let (daemon, quarantine, collector) = made.recv().map_err(gone)??;
-        let period = tick_period(config.heartbeat.interval);
+        let period = timers::tick_period(config.heartbeat.interval);
         let ticked = vec![daemon.clone().recipient(), quarantine.clone().recipient()];
         let timer = Timer::start(period, ticked)
             .map_err(|e| format!("cannot start the timer thread: {e}"))?;
@@ -216,7 +220,13 @@ impl Service {
             "next" => "what is in work is finished, nothing new is begun");
         // An eighth is left for the quarantine, the threads and the last log lines.
         let until = clock::mono() + grace * 7 / 8;
-        if self.daemon.send(Drain { until }).await.is_err() {
+        if self
+            .daemon
+            .send(Drain { until })
+            .timeout(CLOSE_BOUND)
+            .await
+            .is_err()
+        {
             return End::Escalated;
         }
         match actix_rt::time::timeout(grace + CLOSE_BOUND, &mut self.over).await {
@@ -250,12 +260,6 @@ impl Service {
             }
         }
     }
-}
-
-/// Ticks divide the interval, so that beats keep to it.
-fn tick_period(interval: Duration) -> Duration {
-    let parts = interval.as_millis().div_ceil(TICK_MAX.as_millis()).max(1);
-    interval / u32::try_from(parts).unwrap_or(u32::MAX)
 }
 
 fn limits(config: &Config) -> Limits {

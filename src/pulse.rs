@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
@@ -250,24 +250,47 @@ impl Attempt {
     }
 }
 
-/// Counts threads of name look-ups that outlived their deadline: they cannot be ended.
+/// The name look-ups of one route: one at a time, so that a resolver that never answers strands
+/// one thread a route and not one an attempt. Also counts, over all routes, the threads that
+/// outlived their deadline: they cannot be ended.
 #[derive(Debug, Clone, Default)]
-pub struct StrandedHelpers(Arc<AtomicUsize>);
+pub struct LookUps {
+    stranded: Arc<AtomicUsize>,
+    running: Arc<AtomicBool>,
+}
 
-impl StrandedHelpers {
-    /// How many there are now.
-    pub fn count(&self) -> usize {
-        self.0.load(SeqCst)
+impl LookUps {
+    /// The same count, for another route.
+    pub fn of_another_route(&self) -> Self {
+        Self {
+            stranded: Arc::clone(&self.stranded),
+            running: Arc::default(),
+        }
     }
 
-    /// One more.
-    pub fn enter(&self) {
-        self.0.fetch_add(1, SeqCst);
+    /// How many threads are left behind now, over all routes.
+    pub fn stranded(&self) -> usize {
+        self.stranded.load(SeqCst)
+    }
+
+    /// Takes the route's turn; false while another look-up has it.
+    pub fn begin(&self) -> bool {
+        !self.running.swap(true, SeqCst)
+    }
+
+    /// Gives the turn back.
+    pub fn end(&self) {
+        self.running.store(false, SeqCst);
+    }
+
+    /// One more is left behind.
+    pub fn leave_behind(&self) {
+        self.stranded.fetch_add(1, SeqCst);
     }
 
     /// One came to its end after all.
-    pub fn leave(&self) {
-        self.0.fetch_sub(1, SeqCst);
+    pub fn came_back(&self) {
+        self.stranded.fetch_sub(1, SeqCst);
     }
 }
 

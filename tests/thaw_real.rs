@@ -324,6 +324,10 @@ fn one_stall(start: fn(Opts) -> Server, place: Place, moment: Moment, convicted:
     };
     wait_until("no temp name is left", PATIENCE, || temps().is_empty());
     let most = cell.versions.len();
+    // The watcher sees by its own clock.
+    wait_until("the watcher saw the last version", PATIENCE, || {
+        cell.watcher.deliveries(NAME) >= fewest
+    });
     let deliveries = cell.watcher.deliveries(NAME);
     assert!(
         (fewest..=most).contains(&deliveries),

@@ -3,18 +3,24 @@
 //! Under `actix::Supervisor`: each life starts a fresh worker in `started`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, ActorContext, Context, Handler, Recipient, Supervised, WrapFuture};
+use actix::prelude::SendError;
+use actix::{
+    Actor, ActorContext, AsyncContext, Context, Handler, Recipient, Supervised, WrapFuture,
+};
 use slog::{Logger, error, warn};
 
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
 use crate::config::{Route, Timers};
 use crate::ftp::Setup;
-use crate::pulse::{Point, Sabotage, StrandedHelpers, WorkerHandle};
+use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
 use crate::worker::{self, Mailbox};
 
 /// Messages that may wait for one slot: a Ping, a job, an EndTask, a Retire, and their successors.
 const MAILBOX: usize = 16;
+/// Pause before an answer is offered again to a daemon whose mailbox is full.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What every life of a slot needs.
 #[derive(Clone)]
@@ -30,7 +36,7 @@ pub struct Slot {
     /// How long the detection of a dead path may take.
     pub detection: std::time::Duration,
     /// Where look-ups that cannot end are counted.
-    pub stranded: StrandedHelpers,
+    pub look_ups: LookUps,
     /// What a test has armed.
     pub sabotage: Sabotage,
     /// The slot's logger.
@@ -69,7 +75,7 @@ impl UploaderActor {
             route: Arc::clone(&slot.route),
             timers: slot.timers.clone(),
             detection: slot.detection,
-            stranded: slot.stranded.clone(),
+            look_ups: slot.look_ups.clone(),
             log: slot.log.clone(),
         };
         let outcome = slot.outcome.clone();
@@ -80,8 +86,8 @@ impl UploaderActor {
                 outcome
                     .try_send(Outcome(report))
                     .map_err(|refused| match refused {
-                        actix::prelude::SendError::Full(Outcome(report)) => (report, true),
-                        actix::prelude::SendError::Closed(Outcome(report)) => (report, false),
+                        SendError::Full(Outcome(report)) => (report, true),
+                        SendError::Closed(Outcome(report)) => (report, false),
                     })
             }),
         )?;
@@ -134,7 +140,7 @@ impl Supervised for UploaderActor {}
 impl Handler<Ping> for UploaderActor {
     type Result = ();
 
-    fn handle(&mut self, ping: Ping, _: &mut Self::Context) {
+    fn handle(&mut self, ping: Ping, ctx: &mut Self::Context) {
         self.slot.sabotage.at(Point::Uploader);
         let Some((handle, _)) = self.current(ping.epoch) else {
             return;
@@ -146,8 +152,21 @@ impl Handler<Ping> for UploaderActor {
             seq: ping.seq,
             sample,
         };
-        // A daemon without room for a Pong counts the beat as missed: that is what it is.
-        let _ = self.slot.pong.try_send(pong);
+        self.answer(pong, ctx);
+    }
+}
+
+impl UploaderActor {
+    /// A Pong that finds no room is offered again: the daemon sends no further Ping without it.
+    /// One at a time, as there is one Ping at a time.
+    fn answer(&mut self, pong: Pong, ctx: &mut Context<Self>) {
+        if let Err(SendError::Full(pong)) = self.slot.pong.try_send(pong) {
+            ctx.run_later(FULL_PAUSE, move |actor, ctx| {
+                if actor.current(pong.epoch).is_some() {
+                    actor.answer(pong, ctx);
+                }
+            });
+        }
     }
 }
 

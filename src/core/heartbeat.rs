@@ -102,6 +102,16 @@ impl Heartbeat {
         Some(beat)
     }
 
+    /// The Ping could not be sent: the beat is missed, and the next one is sent again.
+    pub fn not_sent(&mut self) {
+        if self.outstanding {
+            self.outstanding = false;
+            if !self.excused {
+                self.failures += 1;
+            }
+        }
+    }
+
     /// The verdict: more than N beats were missed in a row.
     pub fn deadlocked(&self) -> bool {
         self.failures > self.policy.misses

@@ -2,6 +2,16 @@
 //! The daemon enforces what this says by interrupting the worker; sockets have no say.
 
 use super::Mono;
+use std::time::Duration;
+
+/// Longest time between two Ticks.
+const TICK_MAX: Duration = Duration::from_millis(250);
+
+/// Time between two Ticks: they divide the heartbeat's interval, so that beats keep to it.
+pub fn tick_period(interval: Mono) -> Mono {
+    let parts = interval.as_millis().div_ceil(TICK_MAX.as_millis()).max(1);
+    interval / u32::try_from(parts).unwrap_or(u32::MAX)
+}
 
 /// Whether the daemon has to interrupt a worker now: its phase is over its deadline and was not
 /// interrupted yet. Phases are numbered within an epoch, so an interrupt can never hit a later one.
@@ -36,7 +46,6 @@ impl Attempts {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     proptest! {
         /// A worker that goes through phases is interrupted at most once in each, and only when

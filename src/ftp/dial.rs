@@ -14,15 +14,18 @@ use slog::{Logger, info};
 use super::Trouble;
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
-use crate::pulse::{Stop, StrandedHelpers, WorkerHandle};
+use crate::pulse::{LookUps, Stop, WorkerHandle};
 use crate::sys::fence::Which;
 use crate::sys::socket;
+
+/// Pause between two questions whether it is this slot's turn to look a name up.
+const TURN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks `host` up. getaddrinfo cannot be interrupted, so a helper thread does it; if that
 /// outlives the bound it is left behind and counted.
 pub fn look_up(
     handle: &Arc<WorkerHandle>,
-    stranded: &StrandedHelpers,
+    look_ups: &LookUps,
     host: &str,
     port: u16,
     bound: Duration,
@@ -31,34 +34,43 @@ pub fn look_up(
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     handle.begin(Phase::Dns, Some(bound));
+    while !look_ups.begin() {
+        // Another slot's look-up runs, or is left behind: this one waits within its own bound.
+        let waited = handle.wait(None, Some(TURN_PAUSE));
+        waited.map_err(|e| Trouble::from_io(handle, "waiting for a name", &e))??;
+    }
     // One answer at most.
     let (answer, answered) = mpsc::sync_channel(1);
     let left_behind = Arc::new(AtomicBool::new(false));
     let helper = {
         let (handle, host) = (Arc::clone(handle), host.to_owned());
-        let (stranded, left_behind) = (stranded.clone(), Arc::clone(&left_behind));
+        let (look_ups, left_behind) = (look_ups.clone(), Arc::clone(&left_behind));
         move || {
             let found = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
             // Nobody may be waiting any more.
             let _ = answer.try_send(found);
+            look_ups.end();
             handle.fence.wake();
             if left_behind.swap(true, SeqCst) {
-                stranded.leave();
+                look_ups.came_back();
             }
         }
     };
     std::thread::Builder::new()
         .name("dns".into())
         .spawn(helper)
-        .map_err(|e| Trouble::from_io(handle, "starting the name look-up", &e))?;
+        .map_err(|e| {
+            look_ups.end();
+            Trouble::from_io(handle, "starting the name look-up", &e)
+        })?;
     let lost = |error: String| Trouble::Lost {
         phase: Phase::Dns,
         error,
     };
     let leave = |trouble| {
-        stranded.enter();
+        look_ups.leave_behind();
         if left_behind.swap(true, SeqCst) {
-            stranded.leave();
+            look_ups.came_back();
         }
         Err(trouble)
     };

@@ -131,6 +131,13 @@ pub fn resolve(
     if let Some(done) = old.iter().find(|a| a.stage().remedy() == Remedy::Delivered) {
         return Ok(Resolved::Delivered(done.source()));
     }
+    if session.made_folder {
+        // The remote folder itself was gone: that a temp is not there proves no publication.
+        // Sent again at worst, never lost.
+        old.iter()
+            .filter(|a| a.stage().remedy() == Remedy::Ask)
+            .for_each(|a| a.enter(Stage::Sending));
+    }
     for attempt in old
         .iter()
         .filter(|a| a.stage().remedy() == Remedy::TakeAway)
@@ -146,8 +153,10 @@ pub fn resolve(
     for attempt in old.iter().filter(|a| a.stage().remedy() == Remedy::Ask) {
         match asked(ask(session, attempt, fresh)?) {
             Next::PublishFresh => {
-                // Renamed, so gone for good: the doubt is all in `fresh` now.
-                attempt.enter(Stage::Opened);
+                // Renamed, so the whole chain is gone for good: the doubt is all in `fresh` now.
+                old.iter()
+                    .filter(|a| a.stage().remedy() == Remedy::Ask)
+                    .for_each(|a| a.enter(Stage::Opened));
                 session.publish(fresh, target)?;
                 return Ok(Resolved::Delivered(fresh.source()));
             }

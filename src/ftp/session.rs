@@ -1,7 +1,6 @@
 //! One FTP session: connected, logged in, binary, in the route's remote folder; kept between
 //! files and dropped at the first doubt (after a timeout the replies are off by one).
 
-use std::collections::HashSet;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -18,11 +17,9 @@ use super::{Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
-use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::pulse::{LookUps, WorkerHandle};
 use crate::sys::fence::{Which, Woken};
 
-/// Remote folders remembered as existing; more are simply asked for again.
-const FOLDERS_KNOWN: usize = 1000;
 /// QUIT is a courtesy: its reply is not worth a long wait.
 const QUIT_BOUND: Duration = Duration::from_secs(5);
 
@@ -38,7 +35,7 @@ pub struct Setup {
     /// How long the detection of a dead path may take.
     pub detection: Duration,
     /// Where look-ups that cannot end are counted.
-    pub stranded: StrandedHelpers,
+    pub look_ups: LookUps,
     /// The worker's logger.
     pub log: Logger,
 }
@@ -58,7 +55,8 @@ pub struct Session {
     pub(super) data_begun: Arc<AtomicBool>,
     /// Whether the connection is gone although the last step's trouble would spare it.
     pub(super) broken: bool,
-    folders: HashSet<String>,
+    /// Whether the remote folder had to be made: whatever was there before is gone.
+    pub(super) made_folder: bool,
     /// The remote folder as the server calls it; empty if it does not tell, none if not asked.
     pub(super) home: Option<String>,
 }
@@ -87,7 +85,7 @@ impl Session {
         let server = &route.server;
         let peers = dial::look_up(
             handle,
-            &setup.stranded,
+            &setup.look_ups,
             &server.host,
             server.port,
             timers.dns,
@@ -134,7 +132,7 @@ impl Session {
             plain_passive: false,
             data_begun,
             broken: false,
-            folders: HashSet::new(),
+            made_folder: false,
             home: None,
         })
     }
@@ -172,6 +170,7 @@ impl Session {
                 code: 500..=599, ..
             }) => {
                 self.make_folders(&folder)?;
+                self.made_folder = true;
                 self.change_folder(&folder)
             }
             other => other,
@@ -206,22 +205,9 @@ impl Session {
         Ok(())
     }
 
-    /// Remembers that `make_folders` was done for this folder.
-    pub fn know_folder(&mut self, folder: String) {
-        if self.folders.len() >= FOLDERS_KNOWN {
-            self.folders.clear();
-        }
-        self.folders.insert(folder);
-    }
-
     /// Whether the session can serve the next job.
     pub fn usable(&self) -> bool {
         !self.broken
-    }
-
-    /// Whether `know_folder` was told of this folder in this session.
-    pub fn knows_folder(&self, folder: &str) -> bool {
-        self.folders.contains(folder)
     }
 
     /// One command with one reply, in a phase of its own.

@@ -74,10 +74,9 @@ fn store(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
                 ..
             }),
             Some(folder),
-        ) if !session.knows_folder(&folder) => {
+        ) => {
             let name = session.wire(&folder)?;
             session.make_folders(&name)?;
-            session.know_folder(folder);
             store_once(session, attempt)
         }
         (other, _) => other,
@@ -124,8 +123,9 @@ fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
             }
             other => Trouble::from_ftp(&handle, verb, other),
         };
-        if !begun || matches!(trouble, Trouble::Refused { .. }) {
-            // Never sent, or a clear no: the server made nothing.
+        if !begun || matches!(trouble, Trouble::Refused { code: 500.., .. }) {
+            // Never sent, or a clear no: the server made nothing. After a 4xx it may have made the
+            // file before it failed.
             attempt.enter(Stage::Opened);
         }
         if handle.check().is_ok() {
@@ -332,6 +332,8 @@ fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(),
     let (mut look, mut left) = (LOOK_FIRST, u64::MAX);
     loop {
         let queued = socket::unacknowledged(socket.as_fd());
+        // First: over a dead descriptor the queue looks empty.
+        handle.check()?;
         if queued == 0 {
             return Ok(());
         }
@@ -340,7 +342,6 @@ fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(),
             handle.ack();
             left = queued;
         }
-        handle.check()?;
         let readable = Some((control.as_fd(), PollFlags::IN));
         match handle.fence.wait(readable, Some(look)) {
             Ok(Woken::Ready) => return Ok(()),

@@ -12,6 +12,9 @@ use crate::pulse::Attempt;
 use crate::token;
 use crate::worker::{Job, Sweep, Upload, Work};
 
+/// Jobs after which due sweeps go before files.
+const SWEEP_EVERY: u64 = 16;
+
 impl DaemonActor {
     /// Gives work to every free slot.
     pub(super) fn dispatch(&mut self, now: Mono) {
@@ -38,6 +41,10 @@ impl DaemonActor {
             .any(|s| s.route == route && s.job.is_some());
         // A destination that is down is probed by one slot at a time.
         if state.suspended || now < state.paused || (state.failures > 0 && busy) {
+            return;
+        }
+        // A route that never runs dry has to tidy up as well.
+        if self.job.is_multiple_of(SWEEP_EVERY) && self.sweep(index, now) {
             return;
         }
         while let Some(path) = self.take(route, now) {
@@ -70,21 +77,27 @@ impl DaemonActor {
             }
             return;
         }
+        self.sweep(index, now);
+    }
+
+    /// Gives a slot the old temp names that are due; true if there were any.
+    fn sweep(&mut self, index: usize, now: Mono) -> bool {
+        let route = self.slots[index].route;
         let temps = self.routes[route].due_sweeps(now);
-        if !temps.is_empty() {
-            let kind = RunningKind::Sweep {
-                temps: temps.clone(),
-            };
-            if !self.hand_over(
-                index,
-                Work::Sweep(Sweep {
-                    temps: temps.clone(),
-                }),
-                kind,
-            ) {
-                self.sweep_again(route, temps, now);
-            }
+        if temps.is_empty() {
+            return false;
         }
+        let sweep = Work::Sweep(Sweep {
+            temps: temps.clone(),
+        });
+        let kind = RunningKind::Sweep {
+            temps: temps.clone(),
+        };
+        let given = self.hand_over(index, sweep, kind);
+        if !given {
+            self.sweep_again(route, temps, now);
+        }
+        given
     }
 
     fn take(&mut self, route: usize, now: Mono) -> Option<Arc<str>> {

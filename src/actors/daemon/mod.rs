@@ -28,8 +28,9 @@ use super::messages::{
 };
 use crate::clock::{self, Mono};
 use crate::config::Config;
+use crate::core::timers;
 use crate::metrics::Metrics;
-use crate::pulse::{Point, Sabotage, StrandedHelpers, WorkerHandle};
+use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
 use crate::report::{Incident, RouteStatus, Status};
 use crate::sys::thread;
 
@@ -99,7 +100,7 @@ pub struct DaemonActor {
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
-    stranded_helpers: StrandedHelpers,
+    look_ups: LookUps,
     draining: Option<Mono>,
     retired: bool,
     escalating: bool,
@@ -135,13 +136,11 @@ pub struct Parts {
 impl DaemonActor {
     /// A daemon that does not run yet.
     pub fn new(parts: Parts) -> Self {
-        let routes = parts
-            .config
-            .routes
-            .values()
-            .map(|r| RouteState::new(Arc::clone(r)));
+        let look_ups = LookUps::default();
+        let state = |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route());
+        let routes: Vec<_> = parts.config.routes.values().map(state).collect();
         Self {
-            routes: routes.collect(),
+            routes,
             config: parts.config,
             agent: parts.agent,
             peers: parts.peers,
@@ -155,7 +154,7 @@ impl DaemonActor {
             incident: 0,
             job: 0,
             targets: HashMap::new(),
-            stranded_helpers: StrandedHelpers::default(),
+            look_ups,
             draining: None,
             retired: false,
             escalating: false,
@@ -190,7 +189,7 @@ impl DaemonActor {
                 "next" => "it is counted as stranded; its successor goes on");
         }
         let stranded = self.leaving.iter().filter(|l| l.stranded).count();
-        let all = stranded + self.stranded_helpers.count();
+        let all = stranded + self.look_ups.stranded();
         self.metrics.stranded_workers().set(all as i64);
         for (index, route) in self.routes.iter_mut().enumerate() {
             let own = self
@@ -202,12 +201,13 @@ impl DaemonActor {
         }
         let none_left = !self.routes.is_empty() && self.routes.iter().all(|r| r.suspended);
         if !self.escalating
-            && (none_left || all > self.config.heartbeat.max_stranded_workers as usize)
+            && (none_left || stranded > self.config.heartbeat.max_stranded_workers as usize)
         {
             self.escalating = true;
             error!(self.log, "too many workers cannot leave"; "stranded" => all,
                 "next" => "what runs is finished, then the process ends with 70 to be restarted");
-            self.draining = Some(now + self.config.shutdown_grace);
+            let until = now + self.config.shutdown_grace;
+            self.draining = Some(self.draining.map_or(until, |running| running.min(until)));
         }
     }
 
@@ -245,7 +245,23 @@ impl DaemonActor {
             self.escalating = true;
             error!(self.log, "a part of the service is gone"; "error" => what,
                 "next" => "the process ends with 70 to be restarted");
+            // Nothing may be published any more whose source nobody can finish.
+            self.draining = Some(clock::mono());
+            self.retire();
             self.finish_service(Over::Escalated);
+        }
+    }
+
+    /// Sends every worker away; what one still has in work is cut off.
+    fn retire(&mut self) {
+        if std::mem::replace(&mut self.retired, true) {
+            return;
+        }
+        for slot in &mut self.slots {
+            match (&slot.handle, slot.job.is_some()) {
+                (Some(handle), true) => handle.fence.end().reset(),
+                _ => drop(slot.addr.try_send(Retire)),
+            }
         }
     }
 
@@ -258,15 +274,7 @@ impl DaemonActor {
         if (busy || finishing) && !late {
             return;
         }
-        if !self.retired {
-            self.retired = true;
-            for slot in &mut self.slots {
-                match (&slot.handle, slot.job.is_some()) {
-                    (Some(handle), true) => handle.fence.end().reset(),
-                    _ => drop(slot.addr.try_send(Retire)),
-                }
-            }
-        }
+        self.retire();
         let gone = self
             .slots
             .iter()
@@ -302,11 +310,14 @@ impl Handler<Tick> for DaemonActor {
     fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
         self.sabotage.at(Point::Daemon);
         let now = clock::mono();
+        // Ticks that queued up behind a block are one: each would count a miss otherwise.
+        let period = timers::tick_period(self.config.heartbeat.interval);
+        let scheduled = tick.scheduled.max(now.saturating_sub(period));
         self.turned.store(now.as_millis() as u64, SeqCst);
         self.flush();
         let this: Addr<Self> = ctx.address();
         for index in 0..self.slots.len() {
-            self.beat(index, tick.scheduled, now, &this);
+            self.beat(index, scheduled, now, &this);
         }
         self.see_them_leave(now);
         self.see_the_others();
@@ -414,7 +425,7 @@ impl Handler<GetStatus> for DaemonActor {
             draining: self.draining.is_some(),
             routes: routes.collect(),
             stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
-                + self.stranded_helpers.count(),
+                + self.look_ups.stranded(),
             ..Status::default()
         })
     }

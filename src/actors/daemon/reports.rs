@@ -130,7 +130,8 @@ impl DaemonActor {
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
         }
-        if failure.connected {
+        // A source that cannot be read says nothing of the destination.
+        if failure.connected && failure.kind != FailureKind::Source {
             self.routes[route].failures = 0;
             self.ask_for_seat(route, failure);
         }

@@ -8,7 +8,7 @@ use slog::{Logger, error, info};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::core::backlog::Backlog;
-use crate::pulse::Attempt;
+use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
 
@@ -50,6 +50,7 @@ struct OldTemp {
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
+    pub look_ups: LookUps,
     pub backlog: Backlog<FileFacts>,
     /// Files asked for and not yet come.
     pub wanted: usize,
@@ -65,9 +66,10 @@ pub struct RouteState {
 }
 
 impl RouteState {
-    pub fn new(config: Arc<Route>) -> Self {
+    pub fn new(config: Arc<Route>, look_ups: LookUps) -> Self {
         Self {
             config,
+            look_ups,
             backlog: Backlog::default(),
             wanted: 0,
             finishing: 0,

@@ -194,7 +194,7 @@ impl DaemonActor {
             route: config,
             timers: self.config.timers.clone(),
             detection: self.detection(),
-            stranded: self.stranded_helpers.clone(),
+            look_ups: self.routes[route].look_ups.clone(),
             sabotage: self.sabotage.clone(),
             ready: this.clone().recipient(),
             pong: this.clone().recipient(),
@@ -246,10 +246,13 @@ impl DaemonActor {
             Action::Unanswered => self.count(index, Beat::Missed),
             Action::Ping { seq } => {
                 // A mailbox that is full or closed answers nothing: the beat is missed.
-                let _ = slot.addr.try_send(Ping {
+                let ping = Ping {
                     epoch: slot.epoch,
                     seq,
-                });
+                };
+                if slot.addr.try_send(ping).is_err() {
+                    slot.beat.not_sent();
+                }
             }
         }
         if !self.slots[index].addr.connected() {

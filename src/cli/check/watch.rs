@@ -17,7 +17,7 @@ use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
 use crate::ftp::{Setup, Trouble};
-use crate::pulse::{StrandedHelpers, WorkerHandle};
+use crate::pulse::{LookUps, WorkerHandle};
 use crate::sys::fence::Pair;
 
 /// Between two looks at the bounds.
@@ -93,7 +93,7 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
         route: Arc::clone(&destination.route),
         timers,
         detection: heartbeat.interval * (heartbeat.misses + 2),
-        stranded: StrandedHelpers::default(),
+        look_ups: LookUps::default(),
         log: Logger::root(Discard, o!()),
     })
 }
