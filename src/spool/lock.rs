@@ -134,8 +134,15 @@ fn identity(stat: &Stat) -> (u64, u64) {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 
-/// Looks the lock up in /proc/locks: `1: FLOCK ADVISORY WRITE 1234 fe:00:567 0 EOF`.
+/// How often the list of locks is read: while others come and go, a reading can miss some.
+const READINGS: usize = 5;
+
 fn holder(stat: &Stat) -> Option<Holder> {
+    (0..READINGS).find_map(|_| listed_holder(stat))
+}
+
+/// Looks the lock up in /proc/locks: `1: FLOCK ADVISORY WRITE 1234 fe:00:567 0 EOF`.
+fn listed_holder(stat: &Stat) -> Option<Holder> {
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let (dev, ino) = identity(stat);
     let place = format!(
