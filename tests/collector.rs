@@ -820,7 +820,7 @@ fn any_number_of_files_costs_bounded_memory() {
     if !in_own_process("any_number_of_files_costs_bounded_memory") {
         return;
     }
-    let count = number_from("FTPULSE_SOAK", 10_000);
+    let count = number_from("FTPULSE_SOAK", 30_000);
     let dir = tempfile::tempdir().unwrap();
     let mut route = route(dir.path());
     route.settle = Duration::ZERO;
