@@ -1,8 +1,13 @@
 //! A source that changes while it is sent: noticed at whatever moment, sent again as it is then
 //! or dropped with a clear line; never published torn, and newer data is never deleted unsent.
 //! The lab holds the upload still at a step; the change happens there, then the lab goes on.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! `ftpulse check --connect [--canary]`: it tells of real servers what they can, of failing ones
 //! what is wrong and what to do, ends whatever a server does, and leaves nothing behind.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

@@ -1,8 +1,11 @@
 //! The collector as the daemon meets it: real folders, real inotify, real threads; the daemon's
 //! side is an actor that writes down what it is told.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod spool_common;
 

@@ -1,7 +1,11 @@
 //! The configuration as a stranger meets it: the built program, its exit code, its words.
 //! Faults are checked on `ftpulse check`, sound inputs on `config::load`.
-
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 use ftpulse::config::{self, After, LogFormat, Order, Sources, Verify, keys};
 use std::fmt::Write as _;

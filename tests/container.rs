@@ -2,7 +2,12 @@
 //! user 65532, configured by three variables alone; it uploads, drains on a stop and exits 0.
 //! Needs root, podman and runc, but no registry and no network: the base image is made of this
 //! machine's own shell and libraries. FTPULSE_TEST_SKIP_CONTAINER=1 skips it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

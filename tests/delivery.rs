@@ -1,9 +1,12 @@
 //! The service delivers what appears in its spool to real servers: whole, once, under its own
 //! name whatever that is, and never with a torn file visible under a final name.
 //! `FTPULSE_FILES` sets how many files each server gets (a suite's share by default).
-
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
-#![allow(clippy::print_stdout)] // figures are printed
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

@@ -1,5 +1,11 @@
 //! `ftpulse demo` as a stranger runs it: the story it tells for several faults, its end by itself
 //! and by Ctrl-C, what it refuses, and that it leaves nothing behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
 
 mod support;

@@ -1,8 +1,13 @@
 //! For every fault of the lab, on the first attempt: the file is delivered in the end, whole and
 //! once; deadlocks show as resets with an incident, timeouts as timeouts, and what is refused for
 //! ever holds nobody else up. Prints the table of what was seen (`--nocapture`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -1,7 +1,12 @@
 //! The lab server is correct FTP when healthy; a session can go silent at each step and goes on
 //! where it stood; its script is obeyed; it ends without a trace.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lab_common;
 

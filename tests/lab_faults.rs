@@ -1,7 +1,12 @@
 //! Each fault of the lab server in mid-file, in a reply, on the data port and at the login strikes
 //! where it says, as often as it says, and ends as it says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod lab_common;
 

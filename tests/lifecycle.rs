@@ -1,9 +1,13 @@
 //! A service's life around its files: spools that come and go, a second process, a backlog far
 //! larger than memory should hold, a SIGTERM in the middle of it.
 //! `FTPULSE_BACKLOG` sets how many tiny files wait at the start (a suite's share by default).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
-#![allow(clippy::print_stdout)] // figures are printed
 
 mod support;
 

@@ -1,6 +1,11 @@
 //! A real Prometheus scrapes the service: `promtool check metrics` has no complaint, and what a
 //! dashboard would ask (deliveries, resets by cause, releases by reason) can be queried.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

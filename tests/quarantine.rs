@@ -1,8 +1,13 @@
 //! The quarantine: a bounded FIFO of stranded pairs. Who is released, when, in which order and
 //! why; what the server sees of it (a reset, never a clean end); and that metrics, log and
 //! incidents tell the same story.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 mod wedge_common;

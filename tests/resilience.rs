@@ -1,8 +1,13 @@
 //! The service's own parts break, one after the other, and it goes on: a handler or a worker
 //! panics, an event loop dies or wedges, a worker cannot end. What it cannot heal within the
 //! process it passes on: it ends and asks to be restarted.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
 #[path = "support/hung.rs"]

@@ -1,6 +1,11 @@
 //! What is taken from a spool, in which order, and what becomes of a source that was delivered.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
 

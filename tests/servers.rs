@@ -1,6 +1,11 @@
 //! The real FTP servers of the tests can do what the product asks of one: log in, extended
 //! passive mode, SIZE, a rename over an existing file, a listing.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

@@ -1,8 +1,13 @@
 //! Healthy but slow is not stuck: with the default heartbeat and timers a slow, late or paused
 //! peer, a busy machine and a suspended service cost no reset and no timeout, and every file
 //! arrives on its first attempt. FTPULSE_SOAK=1 runs the full lengths (over two minutes).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 mod support;
 

@@ -1,7 +1,12 @@
 //! Many wedges: nothing of them stays. One after the other (`FTPULSE_WEDGES`, threads, descriptors
 //! and memory are flat) and many at a time (`FTPULSE_SOAK`, every ended worker's thread ends).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 mod wedge_common;

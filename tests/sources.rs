@@ -1,8 +1,12 @@
 //! What is no file to send is left alone: symlinks, FIFOs, sockets, devices, what may not be
 //! read, names that a protocol line cannot carry. Each is said once, nothing stops for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
-#![allow(clippy::print_stdout)] // figures are printed
 
 mod support;
 

@@ -1,8 +1,11 @@
 //! The spool on a real file system: what is taken, when it is settled, what becomes of a
 //! delivered source, who owns a folder.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod spool_common;
 

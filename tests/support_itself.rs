@@ -1,6 +1,11 @@
 //! The tests' own instruments can say no: the watcher sees a torn file, the metrics reader
 //! reads what Prometheus would, a wait ends.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

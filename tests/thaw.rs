@@ -3,8 +3,13 @@
 //! twice, none lost, and no temp name is left in the end. By the lab, whose event stream tells
 //! the exact order of what the server did. `FTPULSE_SOAK=n` sets the number of random scenarios,
 //! `FTPULSE_SEED=n` runs a single one again.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod support;
 

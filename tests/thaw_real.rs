@@ -1,7 +1,12 @@
 //! The same as `thaw.rs` with real FTP servers: their session processes are stopped (SIGSTOP) at
 //! an exact step, by a relay on the control connection that stops them just before it hands the
 //! command on, so that the server has it unread in its socket; then they are thawed (SIGCONT).
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 mod support;
 

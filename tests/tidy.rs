@@ -1,7 +1,12 @@
 //! The style that can be held by a test: dependencies point downwards only, what is banned
 //! stays out, files begin with their contract and stay small, the README keeps up with the
 //! metrics. Each rule is also shown a fault that it must find.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 #[path = "support/source.rs"]
 mod source;

@@ -1,8 +1,13 @@
 //! A wedged upload: what its end leaves behind (an open pair, no thread, a fresh uploader), and
 //! when the verdict falls: (N + 2) intervals without a voucher, that much after `timers.stall`
 //! with one; and how often a file that always wedges is tried.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 #![cfg(feature = "lab")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod support;
 mod wedge_common;

@@ -2,7 +2,12 @@
 //! in another run), then resident memory, CPU time and context switches over a minute, in total
 //! and per thread. `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES
 //! change the window and the number of files.
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
 
 #[path = "../support/mod.rs"]
 mod support;
