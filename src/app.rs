@@ -175,7 +175,7 @@ impl Service {
         });
         let gone = |_| "the daemon's event loop did not start".to_owned();
         let (daemon, quarantine, collector) = made.recv().map_err(gone)??;
-        let period = timers::tick_period(config.heartbeat.interval);
+        let period = timers::tick_period(&config.heartbeat.policy());
         let ticked = vec![daemon.clone().recipient(), quarantine.clone().recipient()];
         let timer = Timer::start(period, ticked)
             .map_err(|e| format!("cannot start the timer thread: {e}"))?;

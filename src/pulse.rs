@@ -16,9 +16,9 @@ use rustix::event::PollFlags;
 pub use sabotage::{Point, Sabotage};
 
 use crate::clock::{self, Mono};
+use crate::core::evidence::Sample;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
-use crate::core::vouch::Sample;
 use crate::spool::Stamp;
 use crate::sys::fence::{Fence, Woken};
 use crate::sys::thread;
@@ -39,6 +39,8 @@ pub struct WorkerHandle {
     /// The fence around its sockets.
     pub fence: Arc<Fence>,
     sabotage: Sabotage,
+    /// A look at the worker's thread, once it runs.
+    watch: OnceLock<thread::Watch>,
     /// Phase number << 8 | phase.
     phase: AtomicU64,
     /// Microseconds of the monotonic clock; 0 for none.
@@ -55,6 +57,7 @@ impl WorkerHandle {
             epoch,
             fence: Arc::new(Fence::new()?),
             sabotage: Sabotage::default(),
+            watch: OnceLock::new(),
             phase: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -76,9 +79,19 @@ impl WorkerHandle {
         self.ack.store(self.ping.load(SeqCst), SeqCst);
     }
 
-    /// The worker begins its life.
-    pub fn born(&self) {
-        self.sabotage.at(Point::Worker);
+    /// The worker begins its life, on its own thread.
+    ///
+    /// # Errors
+    /// Its thread cannot be watched: no evidence but its sockets'.
+    pub fn born(&self) -> io::Result<()> {
+        let watch = thread::Watch::of_this_thread().map(|watch| drop(self.watch.set(watch)));
+        self.pass(Point::Worker);
+        watch
+    }
+
+    /// The worker, or a helper of it, passes a point of its work.
+    pub fn pass(&self, point: Point) {
+        self.sabotage.at_worker(point, self);
     }
 
     /// Enters a phase that has to be over after `bound`, if one is given.
@@ -93,6 +106,11 @@ impl WorkerHandle {
         self.ack();
     }
 
+    /// A job begins: its bytes count from zero.
+    pub fn begin_job(&self) {
+        self.bytes.store(0, SeqCst);
+    }
+
     /// A transfer begins: its bytes count from zero.
     pub fn begin_transfer(&self, bound: Option<Duration>) {
         self.bytes.store(0, SeqCst);
@@ -102,7 +120,7 @@ impl WorkerHandle {
     /// Bytes were handed to the kernel.
     pub fn moved(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, SeqCst);
-        self.sabotage.at(Point::Transfer);
+        self.pass(Point::Transfer);
         self.ack();
     }
 
@@ -160,12 +178,20 @@ impl WorkerHandle {
 
     /// Takes the sample of a Ping, then stores its number: the sample judges the beat before.
     pub fn sample(&self, ping: u64) -> Sample {
+        // A worker that answers needs no inquiry into its calls.
+        let silent = self.ack.load(SeqCst) < ping.saturating_sub(1);
+        let sample = self.look(silent);
+        self.ping.store(ping, SeqCst);
+        self.fence.wake();
+        sample
+    }
+
+    /// What the worker shows now, without any effect on it.
+    pub fn look(&self, silent: bool) -> Sample {
         let acked = self.ack.load(SeqCst);
         let (phase_number, deadline) = self.deadline();
         let (control, data) = self.fence.sample();
-        // A worker that answers needs no inquiry.
-        let silent = acked < ping.saturating_sub(1);
-        let sample = Sample {
+        Sample {
             at: clock::mono(),
             acked,
             phase: self.phase(),
@@ -174,15 +200,8 @@ impl WorkerHandle {
             bytes: self.bytes(),
             control,
             data,
-            thread: if silent {
-                thread::facts(self.fence.thread())
-            } else {
-                None
-            },
-        };
-        self.ping.store(ping, SeqCst);
-        self.fence.wake();
-        sample
+            thread: self.watch.get().and_then(|watch| watch.look(silent)),
+        }
     }
 }
 

@@ -56,6 +56,9 @@ pub struct SlotStatus {
     pub bytes_sent: u64,
     /// Missed beats in a row.
     pub failures: u32,
+    /// The longest time so far from one good beat of the slot to the next, seconds.
+    #[serde(default)]
+    pub longest_silence_seconds: f64,
 }
 
 /// The quarantine.
@@ -141,7 +144,7 @@ pub struct SocketReport {
 }
 
 /// A worker's thread at the time of the verdict.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ThreadReport {
     /// State letter of /proc.
     pub state: String,

@@ -173,7 +173,9 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE_CONFIG", "/")], &["not a regular file", "name another file"]),
     Env(&[("FTPULSE_CONFIG", "")], &["FTPULSE_CONFIG", "an empty text", "unset it"]),
     // What a later version will know.
-    Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease")], &["\"lease\"", "not available in this version; remove it or set it to count"]),
+    Env(&[("FTPULSE__HEARTBEAT__POLICY", "leese")], &["heartbeat.policy", "did you mean \"lease\"?"]),
+    Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "4s")], &["heartbeat.lease", "at least three intervals, here 12s"]),
+    Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "100ms")], &["heartbeat.lease_floor", "at most heartbeat.interval"]),
     File("mode = \"active\"", &["routes.main.mode", "not available in this version", "passive"]),
     File("tls_verify = false", &["routes.main.tls_verify", "not available in this version; remove it or set it to true"]),
     File("ready_suffix = \".ok\"", &["routes.main.ready_suffix", "not available in this version; remove it"]),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use actix::Message;
 
 use crate::clock::Mono;
+use crate::core::evidence::Sample;
 use crate::core::names::ReleaseReason;
-use crate::core::vouch::Sample;
 use crate::pulse::WorkerHandle;
 use crate::report;
 use crate::sys::fence::Pair;

@@ -11,9 +11,9 @@ use slog::{Logger, info, warn};
 
 use super::messages::{Close, Released, Seats, Snapshot, Strand, Tick};
 use crate::clock;
+use crate::core::evidence::{Socket, tcp};
 use crate::core::names::ReleaseReason;
 use crate::core::ring::{Entry, Limits, Release, Ring};
-use crate::core::vouch::{Socket, tcp};
 use crate::metrics::Metrics;
 use crate::pulse::{Point, Sabotage};
 use crate::report::{PairStatus, QuarantineReport, QuarantineStatus};

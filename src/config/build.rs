@@ -9,6 +9,7 @@ use super::server::{self, is_clean};
 use super::settings::{DEFAULT, Settings};
 use super::value::Typed;
 use super::{Loaded, Setting};
+use crate::core::lease::Terms;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -62,6 +63,10 @@ impl Builder {
             heartbeat: Heartbeat {
                 interval: s.duration("heartbeat.interval"),
                 misses: s.whole("heartbeat.misses"),
+                lease: (s.choice("heartbeat.policy") == "lease").then(|| Terms {
+                    term: s.duration("heartbeat.lease"),
+                    floor: s.duration("heartbeat.lease_floor"),
+                }),
                 vouchers: s.choice("heartbeat.vouchers") == "all",
                 max_stranded_workers: s.whole("heartbeat.max_stranded_workers"),
             },
@@ -349,6 +354,8 @@ fn timers(s: &Settings) -> Timers {
         data_connect_interval: s.duration("timers.data_connect_interval"),
         transfer_put: s.duration_or_none("timers.transfer_put"),
         stall: s.duration("timers.stall"),
+        disk: s.duration("timers.disk"),
+        compute: s.duration("timers.compute"),
         dns: s.duration("timers.dns"),
         idle_session: s.duration("timers.idle_session"),
     }

@@ -122,9 +122,9 @@ use Kind::{
 pub static KEYS: &[Key] = &[
     Key::new("heartbeat.interval", Duration("100ms", "60s"), "2s", "Time between two Pings of an uploader."),
     Key::new("heartbeat.misses", Whole(1, 100), "3", "Missed beats tolerated in a row; the next one convicts."),
-    Key::new("heartbeat.policy", Choice(&["count"], &["lease"]), "count", "How missed beats lead to a verdict."),
-    Key::new("heartbeat.lease", Duration("1s", "10m"), "10s", "Length of the lease (policy lease).").later(),
-    Key::new("heartbeat.lease_floor", Duration("10ms", "10s"), "250ms", "Shortest pause between two retries of a Ping (policy lease).").later(),
+    Key::new("heartbeat.policy", Choice(&["count", "lease"], &[]), "count", "How missed beats lead to a verdict."),
+    Key::new("heartbeat.lease", Duration("1s", "10m"), "10s", "Length of the lease (policy lease)."),
+    Key::new("heartbeat.lease_floor", Duration("10ms", "10s"), "250ms", "Shortest pause between two retries of a Ping (policy lease)."),
     Key::new("heartbeat.vouchers", Choice(&["all", "none"], &[]), "all", "Whether evidence may stand in for a silent uploader whose silence is legitimate."),
     Key::new("heartbeat.max_stranded_workers", Whole(0, 1000), "8", "Threads that cannot end, tolerated before the process asks to be restarted."),
 
@@ -148,8 +148,8 @@ pub static KEYS: &[Key] = &[
     Key::new("timers.transfer_get", DurationOrNone("10ms", "30d"), "none", "Bound on a whole download or listing.").later(),
     Key::new("timers.listen", Duration("10ms", "24h"), "60s", "The server's connect to us (active mode).").later(),
     Key::new("timers.stall", Duration("10ms", "24h"), "30s", "How long a living peer may take no byte."),
-    Key::new("timers.disk", Duration("10ms", "24h"), "30s", "How long a local file operation may stand still.").later(),
-    Key::new("timers.compute", Duration("10ms", "24h"), "10m", "How long a phase may compute.").later(),
+    Key::new("timers.disk", Duration("10ms", "24h"), "30s", "How long a local file operation may stand still."),
+    Key::new("timers.compute", Duration("10ms", "24h"), "10m", "How long a phase may compute."),
     Key::new("timers.dns", Duration("10ms", "10m"), "10s", "A name look-up."),
     Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake.").later(),
     Key::new("timers.idle_session", Duration("10ms", "24h"), "30s", "How long an idle session is kept."),

@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::heartbeat::Policy;
+use crate::core::lease::Terms;
+
 /// The whole configuration of one service.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -36,12 +39,25 @@ pub struct Config {
 pub struct Heartbeat {
     /// Time between two Pings of a slot.
     pub interval: Duration,
-    /// Missed beats tolerated in a row; the next one convicts.
+    /// Missed beats tolerated in a row; the next one convicts (policy `count`).
     pub misses: u32,
+    /// The lease whose end convicts instead, if that is the policy (S3).
+    pub lease: Option<Terms>,
     /// Whether vouchers may stand in for a worker's own answer.
     pub vouchers: bool,
     /// Stranded workers tolerated before the process asks to be restarted.
     pub max_stranded_workers: u32,
+}
+
+impl Heartbeat {
+    /// The policy as the decisions take it.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            interval: self.interval,
+            misses: self.misses,
+            lease: self.lease,
+        }
+    }
 }
 
 /// `quarantine.*` (S1.5).
@@ -82,6 +98,10 @@ pub struct Timers {
     pub transfer_put: Option<Duration>,
     /// How long a living peer may take no byte.
     pub stall: Duration,
+    /// How long a local file operation may stand still.
+    pub disk: Duration,
+    /// How long a phase may compute.
+    pub compute: Duration,
     /// A name look-up.
     pub dns: Duration,
     /// How long an idle session is kept.

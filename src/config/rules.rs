@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 /// Checks all rules; the faults go into `settings`.
 pub(super) fn check(settings: &mut Settings) {
     retry(settings);
+    lease(settings);
     quarantine(settings);
     let names: Vec<String> = settings.routes.keys().cloned().collect();
     for (index, name) in names.iter().enumerate() {
@@ -46,6 +47,41 @@ fn retry(settings: &mut Settings) {
             name,
             Wrong::new(found, "retry.first up to retry.max", way_out),
         );
+    }
+}
+
+/// A good beat is known two intervals after its Ping: a shorter lease would end in good health.
+fn lease(settings: &mut Settings) {
+    let names = [
+        "heartbeat.policy",
+        "heartbeat.interval",
+        "heartbeat.lease",
+        "heartbeat.lease_floor",
+    ];
+    if !settings.sound(&names) || settings.choice("heartbeat.policy") != "lease" {
+        return;
+    }
+    let [interval, lease, floor] = [names[1], names[2], names[3]].map(|n| settings.duration(n));
+    let shown = humantime::format_duration;
+    if lease < interval * 3 {
+        let found = format!(
+            "{}, with heartbeat.interval {}",
+            shown(lease),
+            shown(interval)
+        );
+        let allowed = format!("at least three intervals, here {}", shown(interval * 3));
+        let way_out = "make heartbeat.lease longer, or heartbeat.interval shorter";
+        settings.fault("heartbeat.lease", Wrong::new(found, allowed, way_out));
+    }
+    if floor > interval {
+        let found = format!(
+            "{}, with heartbeat.interval {}",
+            shown(floor),
+            shown(interval)
+        );
+        let allowed = "at most heartbeat.interval";
+        let way_out = "make heartbeat.lease_floor shorter, or heartbeat.interval longer";
+        settings.fault("heartbeat.lease_floor", Wrong::new(found, allowed, way_out));
     }
 }
 

@@ -1,9 +1,11 @@
-//! Judges one slot by its beats (S1.2, S1.3), policy `count`: a beat that is neither acked nor
-//! vouched is missed, and more than N misses in a row are a deadlock.
+//! Judges one slot by its beats (S1.2, S1.3): a beat that is neither acked nor vouched is missed.
+//! Policy `count`: more than N misses in a row are a deadlock. Policy `lease` (S3): the end of the
+//! lease is, and after a miss the Pings come at gaps that shrink towards that end.
 //! It reads no evidence and sends nothing: the caller says what a Pong was worth and carries out
 //! what `tick` answers. A late tick convicts nobody; stale epochs change nothing.
 
 use super::Mono;
+use super::lease::{Lease, Terms};
 use super::names::Beat;
 
 /// When a slot is convicted.
@@ -11,8 +13,26 @@ use super::names::Beat;
 pub struct Policy {
     /// Time between two Pings; ticks divide it.
     pub interval: Mono,
-    /// Missed beats in a row that are tolerated (N).
+    /// Missed beats in a row that are tolerated (N); also how many late rounds of the observer
+    /// itself in a row are excused.
     pub misses: u32,
+    /// The lease that convicts in place of the count, if that is the policy.
+    pub lease: Option<Terms>,
+}
+
+impl Policy {
+    /// How long it takes at most from the last sign of life to the verdict.
+    pub fn detection(&self) -> Mono {
+        let count = self.interval * (self.misses + 2);
+        // A good beat is known two intervals after its Ping, and a lease is looked at every tick.
+        self.lease.map_or(count, |terms| terms.term + self.interval)
+    }
+
+    /// How long a worker lives at least before it can be convicted.
+    pub fn shortest_life(&self) -> Mono {
+        let count = self.interval * (self.misses + 1);
+        self.lease.map_or(count, |terms| terms.term)
+    }
 }
 
 /// What the caller has to do after a tick.
@@ -49,6 +69,8 @@ pub struct Heartbeat {
     /// Whether a miss that is found now counts for nothing, because the observer was away.
     excused: bool,
     last_good: Mono,
+    lease: Option<Lease>,
+    expired: bool,
 }
 
 impl Heartbeat {
@@ -68,6 +90,8 @@ impl Heartbeat {
             away: false,
             excused: false,
             last_good: now,
+            lease: policy.lease.map(|terms| Lease::new(terms, now)),
+            expired: false,
         }
     }
 
@@ -79,6 +103,11 @@ impl Heartbeat {
     /// When the last good beat's Ping was sent.
     pub fn last_good(&self) -> Mono {
         self.last_good
+    }
+
+    /// Whether the observer was away a moment ago: then it cannot say that others were late.
+    pub fn lenient(&self) -> bool {
+        self.away || self.excused
     }
 
     /// The Pong to Ping `seq` of `epoch` came, and the beat *before* it was worth `beat`.
@@ -95,9 +124,11 @@ impl Heartbeat {
             Beat::Acked | Beat::Vouched => {
                 self.failures = 0;
                 self.last_good = self.previous_sent_at;
+                if let Some(lease) = &mut self.lease {
+                    lease.renew(self.last_good);
+                }
             }
-            Beat::Missed if self.excused => {}
-            Beat::Missed => self.failures += 1,
+            Beat::Missed => self.missed(self.sent_at),
         }
         Some(beat)
     }
@@ -106,15 +137,27 @@ impl Heartbeat {
     pub fn not_sent(&mut self) {
         if self.outstanding {
             self.outstanding = false;
-            if !self.excused {
-                self.failures += 1;
-            }
+            self.missed(self.sent_at);
         }
     }
 
-    /// The verdict: more than N beats were missed in a row.
+    /// A beat was missed: counted, unless the observer itself was away. Under a lease the next
+    /// Ping is due at the next retry instead of the next interval.
+    fn missed(&mut self, now: Mono) {
+        if !self.excused {
+            self.failures += 1;
+        }
+        if let Some(lease) = &self.lease {
+            self.due = lease.retry(now).unwrap_or(lease.ends());
+        }
+    }
+
+    /// The verdict: more than N beats were missed in a row, or the lease is over.
     pub fn deadlocked(&self) -> bool {
-        self.failures > self.policy.misses
+        match self.lease {
+            None => self.failures > self.policy.misses,
+            Some(_) => self.expired,
+        }
     }
 
     /// Time goes on; called at least once an interval. `scheduled` is the time this tick was meant
@@ -126,7 +169,14 @@ impl Heartbeat {
         let late = gap > self.policy.interval + self.policy.interval / 2;
         self.ticked = now;
         self.away |= late;
-        if scheduled < self.due {
+        if let Some(lease) = &mut self.lease {
+            if late && self.postponed < self.policy.misses {
+                lease.extend(gap);
+            }
+            // Only a lease under which something was missed can be over.
+            self.expired = self.failures > 0 && lease.expired(now);
+        }
+        if scheduled < self.due || self.expired {
             return Action::Wait;
         }
         let excused = self.away && self.postponed < self.policy.misses;
@@ -140,9 +190,7 @@ impl Heartbeat {
         self.excused = excused;
         self.due = scheduled + self.policy.interval;
         if self.outstanding {
-            if !excused {
-                self.failures += 1;
-            }
+            self.missed(now);
             return Action::Unanswered;
         }
         self.seq += 1;
@@ -165,6 +213,19 @@ mod tests {
         Policy {
             interval: INTERVAL,
             misses,
+            lease: None,
+        }
+    }
+
+    const TERMS: Terms = Terms {
+        term: Duration::from_secs(10),
+        floor: Duration::from_millis(250),
+    };
+
+    fn leased() -> Policy {
+        Policy {
+            lease: Some(TERMS),
+            ..policy(3)
         }
     }
 
@@ -172,7 +233,15 @@ mod tests {
     /// the last good Ping to the verdict.
     fn run(misses: u32, mut worth: impl FnMut(u64) -> Option<Beat>) -> Option<(Mono, Mono)> {
         let start = Duration::from_secs(100);
-        let mut beat = Heartbeat::new(policy(misses), 1, start);
+        run_under(policy(misses), start, &mut worth)
+    }
+
+    fn run_under(
+        policy: Policy,
+        start: Mono,
+        mut worth: impl FnMut(u64) -> Option<Beat>,
+    ) -> Option<(Mono, Mono)> {
+        let mut beat = Heartbeat::new(policy, 1, start);
         let mut now = start;
         for _ in 0..200 {
             if let Action::Ping { seq } = beat.tick(now, now)
@@ -258,6 +327,57 @@ mod tests {
         panic!("never convicted");
     }
 
+    /// When Pings are sent to a worker that is good until (not including) Ping `wedged`, and when
+    /// it is convicted.
+    fn leased_pings(wedged: u64, answers: bool) -> (Vec<Mono>, Mono) {
+        let mut sent = Vec::new();
+        let mut beat = Heartbeat::new(leased(), 1, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        while !beat.deadlocked() {
+            if let Action::Ping { seq } = beat.tick(now, now) {
+                sent.push(now);
+                let good = seq <= wedged;
+                if good || answers {
+                    beat.pong(1, seq, if good { Beat::Acked } else { Beat::Missed });
+                }
+            }
+            assert!(now < Duration::from_secs(60), "never convicted");
+            now += TERMS.floor;
+        }
+        (sent, now - TERMS.floor)
+    }
+
+    #[test]
+    fn under_a_lease_pings_come_closer_as_its_end_does() {
+        // The beat of Ping 5 (sent at 8 s) is the last good one.
+        let (sent, convicted) = leased_pings(6, true);
+        let ms: Vec<_> = sent.iter().map(Duration::as_millis).skip(4).collect();
+        assert_eq!(ms, [8000, 10_000, 12_000, 15_000, 16_500, 17_250, 17_750]);
+        assert_eq!(convicted.as_millis(), 18_000);
+    }
+
+    #[test]
+    fn under_a_lease_an_actor_that_never_answers_gets_no_second_ping() {
+        let (sent, convicted) = leased_pings(5, false);
+        assert_eq!(sent.len(), 6);
+        assert_eq!(convicted.as_millis(), 16_000, "granted by the Ping of 6 s");
+    }
+
+    #[test]
+    fn a_suspended_holder_of_leases_convicts_nobody_at_once() {
+        let mut beat = Heartbeat::new(leased(), 1, Duration::ZERO);
+        let mut now = Duration::ZERO;
+        for _ in 0..3 {
+            if let Action::Ping { seq } = beat.tick(now, now) {
+                beat.pong(1, seq, Beat::Acked);
+            }
+            now += INTERVAL;
+        }
+        now += Duration::from_secs(3600);
+        beat.tick(now, now);
+        assert!(!beat.deadlocked() && beat.lenient());
+    }
+
     proptest! {
         /// Against a model that counts consecutive misses of a punctual observer.
         #[test]
@@ -285,13 +405,43 @@ mod tests {
             }
         }
 
+        /// Policy lease against a model: convicted at the first tick at which the lease of the last
+        /// good beat is over, and not before; a single good beat makes everything as new.
+        #[test]
+        fn a_lease_convicts_exactly_at_its_end(worths in prop::collection::vec(0u8..3, 1..120)) {
+            let mut machine = Heartbeat::new(leased(), 3, Duration::ZERO);
+            let (mut now, mut granted) = (Duration::ZERO, Duration::ZERO);
+            let (mut before, mut missed) = (Duration::ZERO, 0u32);
+            let (mut worths, mut over) = (worths.into_iter().peekable(), false);
+            while worths.peek().is_some() && !over {
+                let action = machine.tick(now, now);
+                over = missed > 0 && now >= granted + TERMS.term;
+                prop_assert_eq!(machine.deadlocked(), over);
+                if let (Action::Ping { seq }, false) = (action, over) {
+                    let worth = worths.next().unwrap_or(0);
+                    match machine.pong(3, seq, Beat::ALL[usize::from(worth)]) {
+                        Some(Beat::Missed) => missed += 1,
+                        Some(Beat::Acked | Beat::Vouched) => (granted, missed) = (before, 0),
+                        None => prop_assert_eq!(seq, 1),
+                    }
+                    prop_assert_eq!(machine.failures(), missed);
+                    // O(log(term / floor)) Pings in a row of misses.
+                    prop_assert!(missed <= 9, "{} Pings", missed);
+                    before = now;
+                }
+                now += TERMS.floor;
+            }
+        }
+
         /// Whatever the ticks and answers, time never convicts a slot whose every beat is good.
         #[test]
         fn good_beats_are_never_convicted_whatever_the_ticks(
             gaps in prop::collection::vec(0u64..10_000, 1..200),
             misses in 1u32..5,
+            lease in any::<bool>(),
         ) {
-            let mut machine = Heartbeat::new(policy(misses), 1, Duration::ZERO);
+            let policy = Policy { lease: lease.then_some(TERMS), ..policy(misses) };
+            let mut machine = Heartbeat::new(policy, 1, Duration::ZERO);
             let mut now = Duration::ZERO;
             for gap in gaps {
                 now += Duration::from_millis(gap);

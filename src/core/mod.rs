@@ -2,8 +2,10 @@
 //! time is a parameter. Every file is tested with random histories beside its code.
 
 pub mod backlog;
+pub mod evidence;
 pub mod heartbeat;
 pub mod journey;
+pub mod lease;
 pub mod names;
 pub mod restart;
 pub mod retry;

@@ -1,66 +1,87 @@
 //! Names the cause of a stall from two samples of one worker (FACTS: the evidence table).
 //! It never asks the system; it says `unknown` rather than guess.
 
+use super::evidence::{Call, Sample, Socket};
 use super::names::{Cause, Phase};
-use super::vouch::{Sample, Socket, path_alive};
 
-/// The cause of the stall that `last` shows; `before` is an earlier sample of the same epoch.
+/// The cause of the stall that `last` shows; `before` is an earlier sample of the same epoch, from
+/// the time of its last good beat.
 pub fn cause(before: Option<&Sample>, last: &Sample) -> Cause {
     if computes(before, last) {
         return Cause::CpuLoop;
     }
+    // A worker waits for its sockets in socket calls and in poll, never behind a lock.
+    if calls(last, Call::Lock) {
+        return Cause::Lock;
+    }
     match last.phase {
-        Phase::Dns => Cause::Dns,
-        Phase::Lock => Cause::Lock,
-        Phase::DataConnect | Phase::Listen => Cause::NoDataConnection,
-        Phase::ControlConnect => Cause::PathDead,
-        Phase::LocalFile => local(last, Cause::Disk),
-        Phase::Transfer | Phase::Drain => match last.data {
-            _ if !path_alive(last) => Cause::PathDead,
-            Some(data) => moving(last, &data),
-            None => Cause::Unknown,
-        },
-        Phase::Greeting
+        Phase::Dns | Phase::ControlConnect | Phase::Lock => of_phase(last.phase),
+        Phase::LocalFile => Cause::Disk,
+        Phase::Hash if calls(last, Call::File) => Cause::Disk,
+        Phase::Idle | Phase::Hash => Cause::Unknown,
+        Phase::DataConnect
+        | Phase::Listen
+        | Phase::Greeting
         | Phase::Tls
         | Phase::Reply
         | Phase::FinalReply
         | Phase::TlsClose
         | Phase::Quit => {
-            if path_alive(last) {
-                Cause::SilentServer
-            } else {
+            if last.path_dead() {
                 Cause::PathDead
+            } else {
+                of_phase(last.phase)
             }
         }
-        Phase::Idle | Phase::Hash => local(last, Cause::Unknown),
+        Phase::Transfer | Phase::Drain if last.path_dead() => Cause::PathDead,
+        Phase::Transfer | Phase::Drain => {
+            last.data.map_or(Cause::Unknown, |data| moving(last, &data))
+        }
     }
 }
 
+/// What a wait of this phase means that was over its bound, as far as the phase alone can tell.
+pub fn of_phase(phase: Phase) -> Cause {
+    match phase {
+        Phase::Dns => Cause::Dns,
+        Phase::Lock => Cause::Lock,
+        Phase::ControlConnect => Cause::PathDead,
+        Phase::DataConnect | Phase::Listen => Cause::NoDataConnection,
+        Phase::LocalFile => Cause::Disk,
+        Phase::Greeting
+        | Phase::Tls
+        | Phase::Reply
+        | Phase::FinalReply
+        | Phase::TlsClose
+        | Phase::Quit => Cause::SilentServer,
+        Phase::Idle | Phase::Hash | Phase::Transfer | Phase::Drain => Cause::Unknown,
+    }
+}
+
+/// On the CPU in both samples and it used some: a thread that is blocked uses none. A tenth of
+/// the time is what a polite thread gets on a busy machine.
 fn computes(before: Option<&Sample>, last: &Sample) -> bool {
-    let running = |s: &Sample| s.thread.as_ref().is_some_and(|t| t.state == 'R');
-    let cpu = |s: &Sample| s.thread.as_ref().map_or(0, |t| t.cpu_ms);
-    before.is_some_and(|before| {
-        let span = last.at.saturating_sub(before.at).as_millis() as u64;
-        // Half a core is what a loop gets on a busy machine.
-        running(last) && (cpu(last) - cpu(before).min(cpu(last))) * 2 > span && span > 0
-    })
+    let Some((before, Some(now))) = before.map(|b| (b, last.thread)) else {
+        return false;
+    };
+    let used = now.cpu_ms
+        - before
+            .thread
+            .map_or(now.cpu_ms, |t| t.cpu_ms.min(now.cpu_ms));
+    let span = last.at.saturating_sub(before.at).as_millis() as u64;
+    now.state == 'R' && span > 0 && used * 10 >= span
 }
 
-fn local(last: &Sample, otherwise: Cause) -> Cause {
-    if last.thread.as_ref().is_some_and(|t| t.waits_for_lock) {
-        Cause::Lock
-    } else {
-        otherwise
-    }
+fn calls(sample: &Sample, call: Call) -> bool {
+    sample.thread.is_some_and(|t| t.call == call)
 }
 
 fn moving(last: &Sample, data: &Socket) -> Cause {
-    let queued = data.unsent + data.unacked;
-    if data.window == 0 || (data.unacked == 0 && data.unsent > 0) {
+    if data.queued() > 0 && (data.window == 0 || data.unacked == 0) {
         Cause::ZeroWindow
-    } else if queued == 0 && last.phase == Phase::Transfer {
+    } else if data.queued() == 0 && last.phase == Phase::Transfer {
         // The socket wants more than the worker brings: the source does not answer.
-        local(last, Cause::Disk)
+        Cause::Disk
     } else {
         Cause::Unknown
     }
@@ -69,7 +90,7 @@ fn moving(last: &Sample, data: &Socket) -> Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::vouch::{Thread, tcp};
+    use crate::core::evidence::{Thread, tcp};
     use std::time::Duration;
 
     fn sample(phase: Phase) -> Sample {
@@ -99,6 +120,44 @@ mod tests {
         s
     }
 
+    /// Its control connection's keepalive probes stay unanswered.
+    fn deaf(phase: Phase) -> Sample {
+        let mut s = sample(phase);
+        if let Some(control) = s.control.as_mut() {
+            control.probes = 2;
+        }
+        s
+    }
+
+    #[test]
+    fn a_connection_that_its_peer_closed_is_no_dead_path() {
+        let mut closed = with_data(Phase::Transfer, |d| (d.window, d.unsent) = (0, 9000));
+        closed.control = closed.control.map(|c| Socket { state: 8, ..c });
+        assert_eq!(cause(None, &closed), Cause::ZeroWindow);
+    }
+
+    #[test]
+    fn what_a_thread_is_in_tells_lock_and_disk() {
+        let of = |phase, call| {
+            let thread = Some(Thread {
+                state: 'S',
+                call,
+                cpu_ms: 0,
+            });
+            cause(
+                None,
+                &Sample {
+                    thread,
+                    ..sample(phase)
+                },
+            )
+        };
+        assert_eq!(of(Phase::Transfer, Call::Lock), Cause::Lock);
+        assert_eq!(of(Phase::Idle, Call::Lock), Cause::Lock);
+        assert_eq!(of(Phase::Hash, Call::File), Cause::Disk);
+        assert_eq!(of(Phase::Hash, Call::Other), Cause::Unknown);
+    }
+
     #[test]
     fn each_row_of_the_evidence_table_names_its_cause() {
         let rows = [
@@ -121,7 +180,13 @@ mod tests {
             (sample(Phase::Dns), Cause::Dns),
             (sample(Phase::LocalFile), Cause::Disk),
             (sample(Phase::Lock), Cause::Lock),
+            (sample(Phase::Hash), Cause::Unknown),
             (sample(Phase::Idle), Cause::Unknown),
+            (deaf(Phase::Reply), Cause::PathDead),
+            (deaf(Phase::FinalReply), Cause::PathDead),
+            (deaf(Phase::DataConnect), Cause::PathDead),
+            (deaf(Phase::Transfer), Cause::PathDead),
+            (deaf(Phase::Dns), Cause::Dns),
         ];
         for (sample, expected) in rows {
             assert_eq!(cause(None, &sample), expected, "{sample:?}");
@@ -130,18 +195,30 @@ mod tests {
 
     #[test]
     fn a_spinning_thread_is_a_cpu_loop_whatever_its_phase() {
-        let thread = |cpu_ms| {
-            Some(Thread {
-                state: 'R',
+        let at = |seconds, state, cpu_ms| Sample {
+            at: Duration::from_secs(seconds),
+            thread: Some(Thread {
+                state,
                 cpu_ms,
                 ..Thread::default()
-            })
+            }),
+            ..sample(Phase::Transfer)
         };
-        let mut before = sample(Phase::Transfer);
-        before.thread = thread(100);
-        let mut last = before.clone();
-        last.at += Duration::from_secs(2);
-        last.thread = thread(2000);
-        assert_eq!(cause(Some(&before), &last), Cause::CpuLoop);
+        let before = at(2, 'R', 100);
+        assert_eq!(cause(Some(&before), &at(10, 'R', 2000)), Cause::CpuLoop);
+        // On a busy machine it gets a small share.
+        assert_eq!(cause(Some(&before), &at(10, 'R', 900)), Cause::CpuLoop);
+        assert_eq!(cause(Some(&before), &at(10, 'R', 110)), Cause::Disk);
+        assert_eq!(cause(Some(&before), &at(10, 'S', 2000)), Cause::Disk);
+        assert_eq!(cause(None, &at(10, 'R', 2000)), Cause::Disk);
+    }
+
+    #[test]
+    fn a_timer_names_what_its_phase_waits_for() {
+        for phase in Phase::ALL {
+            let waits = of_phase(*phase) != Cause::Unknown;
+            let works = matches!(phase, Phase::Idle | Phase::Hash) || phase.moves();
+            assert_eq!(waits, !works, "{phase}");
+        }
     }
 }

@@ -2,15 +2,23 @@
 //! The daemon enforces what this says by interrupting the worker; sockets have no say.
 
 use super::Mono;
+use super::heartbeat::Policy;
 use std::time::Duration;
 
 /// Longest time between two Ticks.
 const TICK_MAX: Duration = Duration::from_millis(250);
 
-/// Time between two Ticks: they divide the heartbeat's interval, so that beats keep to it.
-pub fn tick_period(interval: Mono) -> Mono {
-    let parts = interval.as_millis().div_ceil(TICK_MAX.as_millis()).max(1);
-    interval / u32::try_from(parts).unwrap_or(u32::MAX)
+/// Time between two Ticks: they divide the heartbeat's interval, so that beats keep to it, and are
+/// no further apart than the retries of a lease.
+pub fn tick_period(policy: &Policy) -> Mono {
+    let longest = policy
+        .lease
+        .map_or(TICK_MAX, |terms| terms.floor.min(TICK_MAX));
+    let parts = policy
+        .interval
+        .as_millis()
+        .div_ceil(longest.as_millis().max(1));
+    policy.interval / u32::try_from(parts.max(1)).unwrap_or(u32::MAX)
 }
 
 /// Whether the daemon has to interrupt a worker now: its phase is over its deadline and was not

@@ -1,116 +1,20 @@
 //! Vouchers: who may say that a worker's silence is legitimate (S4, S5).
-//! Each is a pure function of evidence and limits, registered by its id; each is bounded, so that
-//! nothing can be vouched for ever. They read samples; they never take one.
+//! Each is a pure function of evidence and limits, registered by its id at start; each is bounded,
+//! so that nothing can be vouched for ever. They read samples; they never take one.
 
 use super::Mono;
+use super::evidence::Sample;
 use super::names::Phase;
 
-/// TCP states as the kernel numbers them (`include/net/tcp_states.h`).
-pub mod tcp {
-    /// The connection stands.
-    pub const ESTABLISHED: u8 = 1;
-    /// The SYN is not answered yet.
-    pub const SYN_SENT: u8 = 2;
-    /// The peer has acknowledged our FIN.
-    pub const FIN_WAIT2: u8 = 5;
-    /// The connection is over.
-    pub const CLOSE: u8 = 7;
-
-    /// The name that `ss` prints.
-    pub fn name(state: u8) -> &'static str {
-        match state {
-            1 => "ESTAB",
-            2 => "SYN-SENT",
-            3 => "SYN-RECV",
-            4 => "FIN-WAIT-1",
-            5 => "FIN-WAIT-2",
-            6 => "TIME-WAIT",
-            7 => "UNCONN",
-            8 => "CLOSE-WAIT",
-            9 => "LAST-ACK",
-            10 => "LISTEN",
-            11 => "CLOSING",
-            _ => "UNKNOWN",
-        }
-    }
-}
-
-/// What one socket shows at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Socket {
-    /// Identity (SO_COOKIE).
-    pub cookie: u64,
-    /// TCP state number.
-    pub state: u8,
-    /// Retransmissions without an answer.
-    pub retransmits: u8,
-    /// Probes (keepalive or zero window) without an answer.
-    pub probes: u8,
-    /// Bytes that the peer has acknowledged.
-    pub acked: u64,
-    /// Bytes queued and not yet sent.
-    pub unsent: u64,
-    /// Bytes sent and not acknowledged.
-    pub unacked: u64,
-    /// The peer's receive window, bytes.
-    pub window: u32,
-    /// Smoothed round trip, microseconds.
-    pub rtt_us: u32,
-    /// Milliseconds since data was last received.
-    pub last_received_ms: u32,
-}
-
-impl Socket {
-    fn answers(&self) -> bool {
-        self.retransmits < 2 && self.probes < 2
-    }
-}
-
-/// What the worker's thread shows at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Thread {
-    /// State letter of /proc.
-    pub state: char,
-    /// Number of the system call it is in, if any.
-    pub syscall: Option<i64>,
-    /// First argument of that call (a descriptor, for most).
-    pub argument: u64,
-    /// Kernel function it sleeps in.
-    pub wait_channel: String,
-    /// Whether that call waits for a lock (futex).
-    pub waits_for_lock: bool,
-    /// CPU time used, milliseconds.
-    pub cpu_ms: u64,
-}
-
-/// All that one Ping saw of a worker, read without blocking.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// When it was taken.
-    pub at: Mono,
-    /// The last Ping number that the worker has copied.
-    pub acked: u64,
-    /// The worker's phase.
-    pub phase: Phase,
-    /// That phase's number, unique within the epoch.
-    pub phase_number: u64,
-    /// When that phase has to be over.
-    pub deadline: Option<Mono>,
-    /// Bytes handed to the kernel in this transfer.
-    pub bytes: u64,
-    /// The control connection.
-    pub control: Option<Socket>,
-    /// The data connection.
-    pub data: Option<Socket>,
-    /// The thread, where it was read.
-    pub thread: Option<Thread>,
-}
-
-/// Bounds of the vouchers.
+/// Bounds of the vouchers: how long each may stand in for a phase that must move.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a living peer may take no byte.
+    /// A living peer that takes no byte.
     pub stall: Mono,
+    /// A local file operation that does not return.
+    pub disk: Mono,
+    /// A phase that computes.
+    pub compute: Mono,
 }
 
 /// What a voucher is asked about.
@@ -122,6 +26,10 @@ pub struct Question<'a> {
     pub advanced: bool,
     /// When it last did, or the phase began to be seen.
     pub last_advance: Mono,
+    /// When the phase began to be seen.
+    pub phase_since: Mono,
+    /// Whether the worker used CPU time since the last beat.
+    pub computed: bool,
     /// The bounds.
     pub limits: Limits,
 }
@@ -135,30 +43,42 @@ pub struct Voucher {
     pub vouches: fn(&Question<'_>) -> bool,
 }
 
-/// All vouchers of this build.
-pub const VOUCHERS: &[Voucher] = &[
-    Voucher {
-        id: "progress",
-        vouches: progress,
-    },
-    Voucher {
-        id: "patience",
-        vouches: patience,
-    },
-];
+/// The vouchers of a service, registered at its start.
+#[derive(Clone)]
+pub struct Vouchers(Vec<Voucher>);
 
-/// The path is alive: nothing in the sockets that matter in this phase says otherwise.
-pub fn path_alive(sample: &Sample) -> bool {
-    let control = sample
-        .control
-        .as_ref()
-        .is_some_and(|s| s.state == tcp::ESTABLISHED && s.answers());
-    let data = !sample.phase.moves()
-        || sample
-            .data
-            .as_ref()
-            .is_some_and(|s| s.state != tcp::CLOSE && s.answers());
-    control && data
+impl Vouchers {
+    /// Nobody vouches: every silence is a miss.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// All vouchers of this build.
+    pub fn all() -> Self {
+        let mut all = Self::none();
+        all.register("progress", progress);
+        all.register("patience", patience);
+        all.register("cpu", cpu);
+        all.register("disk", disk);
+        all
+    }
+
+    /// Registers a voucher; one of the same id is replaced.
+    pub fn register(&mut self, id: &'static str, vouches: fn(&Question<'_>) -> bool) {
+        self.0.retain(|v| v.id != id);
+        self.0.push(Voucher { id, vouches });
+    }
+
+    /// Their ids, in the order in which they are asked.
+    pub fn ids(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|v| v.id)
+    }
+
+    /// The id of the first one that answers for the worker.
+    pub fn ask(&self, question: &Question<'_>) -> Option<&'static str> {
+        let found = self.0.iter().find(|v| (v.vouches)(question));
+        found.map(|v| v.id)
+    }
 }
 
 /// In a phase that moves bytes: the peer takes some, or lives and took some not long ago (a slow
@@ -166,7 +86,7 @@ pub fn path_alive(sample: &Sample) -> bool {
 fn progress(q: &Question<'_>) -> bool {
     q.sample.phase.moves()
         && (q.advanced
-            || (path_alive(q.sample)
+            || (q.sample.path_alive()
                 && q.sample.at.saturating_sub(q.last_advance) < q.limits.stall))
 }
 
@@ -177,56 +97,90 @@ fn patience(q: &Question<'_>) -> bool {
         .deadline
         .is_some_and(|deadline| q.sample.at <= deadline)
         && !q.sample.phase.moves()
-        && (q.sample.phase.connects() || q.sample.phase == Phase::Lock || path_alive(q.sample))
+        && (q.sample.phase.connects() || q.sample.phase == Phase::Lock || q.sample.path_alive())
+}
+
+/// In a phase that computes: the worker is on the CPU (or waits for one that others keep busy) and
+/// its CPU time grows.
+fn cpu(q: &Question<'_>) -> bool {
+    q.sample.phase == Phase::Hash
+        && q.sample.thread.is_some_and(|t| t.state == 'R')
+        && q.computed
+        && q.sample.at.saturating_sub(q.phase_since) < q.limits.compute
+}
+
+/// In a local-file phase: the file system is slow, and no peer waits for us (nothing is queued, the
+/// window is open).
+fn disk(q: &Question<'_>) -> bool {
+    q.sample.phase == Phase::LocalFile
+        && q.sample
+            .data
+            .is_none_or(|s| s.queued() == 0 && s.window > 0)
+        && q.sample.at.saturating_sub(q.phase_since) < q.limits.disk
 }
 
 /// Follows one worker's samples and asks the registered vouchers.
 #[derive(Debug, Clone, Default)]
 pub struct Witness {
     phase_number: u64,
+    phase_since: Mono,
     cookie: u64,
     acked: u64,
     last_advance: Mono,
     advanced: bool,
+    cpu_ms: u64,
+    computed: bool,
 }
 
 impl Witness {
     /// Takes the sample of a Ping and remembers what moved since the one before.
     pub fn observe(&mut self, sample: &Sample) {
         let (cookie, acked) = sample.data.map_or((0, 0), |s| (s.cookie, s.acked));
+        let cpu_ms = sample.thread.map_or(0, |t| t.cpu_ms);
+        if sample.phase_number != self.phase_number {
+            self.phase_since = sample.at;
+        }
         let fresh = sample.phase_number != self.phase_number || cookie != self.cookie;
         self.advanced = cookie == self.cookie && acked > self.acked;
         if fresh || self.advanced {
             self.last_advance = sample.at;
         }
+        self.computed = cpu_ms > self.cpu_ms;
         self.phase_number = sample.phase_number;
         self.cookie = cookie;
         self.acked = acked;
+        self.cpu_ms = cpu_ms;
     }
 
     /// The id of the first voucher that answers for the worker, if one does.
-    pub fn vouched(&self, sample: &Sample, limits: Limits) -> Option<&'static str> {
-        let question = Question {
+    pub fn vouched(
+        &self,
+        vouchers: &Vouchers,
+        sample: &Sample,
+        limits: Limits,
+    ) -> Option<&'static str> {
+        vouchers.ask(&Question {
             sample,
             advanced: self.advanced,
             last_advance: self.last_advance,
+            phase_since: self.phase_since,
+            computed: self.computed,
             limits,
-        };
-        VOUCHERS
-            .iter()
-            .find(|v| (v.vouches)(&question))
-            .map(|v| v.id)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::evidence::{Call, Socket, Thread, tcp};
     use proptest::prelude::*;
     use std::time::Duration;
 
     const LIMITS: Limits = Limits {
         stall: Duration::from_secs(30),
+        disk: Duration::from_secs(20),
+        compute: Duration::from_secs(600),
     };
 
     fn socket() -> Socket {
@@ -256,7 +210,8 @@ mod tests {
         for s in history {
             witness.observe(s);
         }
-        witness.vouched(history.last().expect("a sample"), LIMITS)
+        let last = history.last().expect("a sample");
+        witness.vouched(&Vouchers::all(), last, LIMITS)
     }
 
     #[test]
@@ -278,7 +233,7 @@ mod tests {
             acked: 1,
             ..socket()
         });
-        let mut last = later.clone();
+        let mut last = later;
         last.at = Duration::from_secs(50);
         assert_eq!(
             ask(&[sample(Phase::Transfer, 1), later, last]),
@@ -296,7 +251,7 @@ mod tests {
         assert_eq!(ask(&[sample(Phase::Transfer, 1), dead]), None);
         let mut silent = sample(Phase::Reply, 2);
         silent.deadline = Some(Duration::from_secs(60));
-        assert_eq!(ask(&[silent.clone()]), Some("patience"));
+        assert_eq!(ask(&[silent]), Some("patience"));
         silent.control = Some(Socket {
             probes: 2,
             ..socket()
@@ -308,7 +263,7 @@ mod tests {
     fn patience_ends_with_the_deadline() {
         let mut s = sample(Phase::FinalReply, 60);
         s.deadline = Some(Duration::from_secs(60));
-        assert_eq!(ask(&[s.clone()]), Some("patience"));
+        assert_eq!(ask(&[s]), Some("patience"));
         s.at = Duration::from_secs(61);
         assert_eq!(ask(&[s]), None);
     }
@@ -326,8 +281,75 @@ mod tests {
     }
 
     #[test]
-    fn local_work_has_no_voucher() {
-        assert_eq!(ask(&[sample(Phase::LocalFile, 1)]), None);
+    fn a_slow_disk_is_vouched_for_until_its_timer_unless_a_peer_waits() {
+        let began = sample(Phase::LocalFile, 1);
+        let at = |at| Sample {
+            at: Duration::from_secs(at),
+            ..began
+        };
+        assert_eq!(ask(&[began, at(20)]), Some("disk"));
+        assert_eq!(ask(&[began, at(21)]), None);
+        let waiting = Sample {
+            data: Some(Socket {
+                unacked: 9,
+                window: 65_535,
+                ..socket()
+            }),
+            ..at(5)
+        };
+        assert_eq!(ask(&[began, waiting]), None);
+    }
+
+    /// Samples of a hash whose thread has used that much CPU time at these seconds.
+    fn hash(state: char, used: &[(u64, u64)]) -> Option<&'static str> {
+        let samples: Vec<_> = used
+            .iter()
+            .map(|&(at, cpu_ms)| Sample {
+                thread: Some(Thread {
+                    state,
+                    call: Call::None,
+                    cpu_ms,
+                }),
+                ..sample(Phase::Hash, at)
+            })
+            .collect();
+        ask(&samples)
+    }
+
+    #[test]
+    fn a_hash_is_vouched_for_while_its_thread_computes() {
+        assert_eq!(hash('R', &[(2, 100), (4, 400)]), Some("cpu"));
+        assert_eq!(hash('R', &[(2, 100), (4, 100)]), None, "starved for ever");
+        assert_eq!(hash('S', &[(2, 100), (4, 400)]), None, "it sleeps");
+        assert_eq!(hash('R', &[(2, 100), (602, 9000)]), None, "over its bound");
+    }
+
+    #[test]
+    fn computing_is_no_excuse_in_any_other_phase() {
+        for phase in Phase::ALL {
+            let at = |at, cpu_ms| Sample {
+                thread: Some(Thread {
+                    state: 'R',
+                    call: Call::None,
+                    cpu_ms,
+                }),
+                ..sample(*phase, at)
+            };
+            let named = ask(&[at(2, 100), at(4, 400)]);
+            assert_eq!(named == Some("cpu"), *phase == Phase::Hash, "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_service_without_vouchers_excuses_nothing_and_ids_are_unique() {
+        let mut witness = Witness::default();
+        let s = sample(Phase::Transfer, 1);
+        witness.observe(&s);
+        assert_eq!(witness.vouched(&Vouchers::none(), &s, LIMITS), None);
+        let mut vouchers = Vouchers::all();
+        vouchers.register("disk", |_| true);
+        let ids: Vec<_> = vouchers.ids().collect();
+        assert_eq!(ids, ["progress", "patience", "cpu", "disk"]);
     }
 
     proptest! {
@@ -336,18 +358,21 @@ mod tests {
         #[test]
         fn no_silence_is_vouched_beyond_its_bound(
             phase in 0u8..16,
+            busy in any::<bool>(),
             deadline in prop::option::of(0u64..100),
             acked in 0u64..1000,
         ) {
             let Some(phase) = Phase::from_u8(phase) else { return Ok(()) };
-            let mut witness = Witness::default();
-            for at in 0..200u64 {
+            let (vouchers, mut witness) = (Vouchers::all(), Witness::default());
+            for at in 0..1000u64 {
                 let mut s = sample(phase, at);
                 s.deadline = deadline.map(Duration::from_secs);
                 s.data = s.data.map(|d| Socket { acked, ..d });
+                s.thread = busy.then(|| Thread { state: 'R', call: Call::None, cpu_ms: at * 500 });
                 witness.observe(&s);
-                if at > deadline.unwrap_or(0).max(31) {
-                    prop_assert_eq!(witness.vouched(&s, LIMITS), None);
+                let bound = if phase == Phase::Hash { 600 } else { 31 };
+                if at > deadline.unwrap_or(0).max(bound) {
+                    prop_assert_eq!(witness.vouched(&vouchers, &s, LIMITS), None);
                 }
             }
         }

@@ -14,7 +14,7 @@ use slog::{Logger, info};
 use super::Trouble;
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
-use crate::pulse::{LookUps, Stop, WorkerHandle};
+use crate::pulse::{LookUps, Point, Stop, WorkerHandle};
 use crate::sys::fence::Which;
 use crate::sys::socket;
 
@@ -46,6 +46,7 @@ pub fn look_up(
         let (handle, host) = (Arc::clone(handle), host.to_owned());
         let (look_ups, left_behind) = (look_ups.clone(), Arc::clone(&left_behind));
         move || {
+            handle.pass(Point::Resolver);
             let found = (host.as_str(), port).to_socket_addrs().map(Vec::from_iter);
             // Nobody may be waiting any more.
             let _ = answer.try_send(found);

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::{socket, thread};
-use crate::core::vouch::Socket;
+use crate::core::evidence::Socket;
 
 /// The sockets of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

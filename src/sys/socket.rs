@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::core::vouch::Socket;
+use crate::core::evidence::Socket;
 
 const SO_COOKIE: libc::c_int = 57;
 /// Bytes not yet sent that the kernel takes at most: keeps drain and final reply short.
@@ -146,7 +146,7 @@ pub fn reset(fd: BorrowedFd<'_>) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::vouch::tcp;
+    use crate::core::evidence::tcp;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 

@@ -11,7 +11,7 @@ use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::ftp::{self, Resolved, Session, Setup, Trouble};
-use crate::pulse::{Attempt, Stop};
+use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
 
 /// What the daemon gives to a worker. It carries its epoch: a job of another life is not done.
@@ -133,6 +133,7 @@ impl fmt::Display for Failure {
 /// Does a job. The session is kept for the next one, unless it cannot be trusted any more.
 pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) -> Report {
     let began = clock::mono();
+    setup.handle.begin_job();
     let result = if job.epoch == setup.handle.epoch {
         run_work(setup, session, job.work, began)
     } else {
@@ -276,6 +277,7 @@ fn open_source(
 ) -> std::result::Result<(std::fs::File, Stamp), Trouble> {
     let handle = &setup.handle;
     handle.begin(Phase::LocalFile, None);
+    handle.pass(Point::Source);
     let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
     handle.check()?;
     let (file, stamp) = opened?;

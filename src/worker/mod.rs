@@ -79,7 +79,10 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         self.setup.handle.begin(Phase::Idle, None);
-        self.setup.handle.born();
+        if let Err(error) = self.setup.handle.born() {
+            warn!(self.setup.log, "the worker's thread cannot be watched"; "error" => %error,
+                "next" => "it is judged by its answers and sockets alone");
+        }
         while !self.setup.handle.fence.ended() {
             match self.take.try_recv() {
                 Ok(job) => {

@@ -1,12 +1,15 @@
 //! The DaemonActor: it alone judges beats, dispatches work, and decides on every local effect of
 //! an upload (S1.1 to S1.7). It never waits: not for a worker, not for a disk, not for a mailbox.
 //! What it decides with stands in `core`; this shell carries decisions out.
-//! - `slots`: the slot table, beats, interrupts, restarts;
+//! - `slots`, `room`: the slot table, starts and restarts, the event loop of the actors;
+//! - `beats`: Pings, Pongs, interrupts;
 //! - `verdict`: the end of a task, in the order of its steps;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished.
 
+mod beats;
 mod dispatch;
 mod reports;
+mod room;
 mod route;
 mod slots;
 mod sources;
@@ -17,11 +20,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient};
-use slog::{Logger, error, info, warn};
+use slog::{Logger, debug, error, info, warn};
 use tokio::sync::watch;
 
+use self::room::Room;
 use self::route::RouteState;
-use self::slots::{Room, Slot};
+use self::slots::Slot;
+use self::verdict::Recorded;
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::messages::{
     Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,
@@ -29,9 +34,10 @@ use super::messages::{
 use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
+use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
-use crate::report::{Incident, RouteStatus, Status};
+use crate::report::{RouteStatus, Status};
 use crate::sys::thread;
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
@@ -94,12 +100,13 @@ pub struct DaemonActor {
     routes: Vec<RouteState>,
     leaving: Vec<Leaving>,
     unsent: VecDeque<Unsent>,
-    incidents: VecDeque<Incident>,
+    incidents: VecDeque<Recorded>,
     incident: u64,
     job: u64,
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
+    vouchers: Vouchers,
     look_ups: LookUps,
     draining: Option<Mono>,
     retired: bool,
@@ -137,6 +144,13 @@ impl DaemonActor {
     /// A daemon that does not run yet.
     pub fn new(parts: Parts) -> Self {
         let look_ups = LookUps::default();
+        let vouchers = if parts.config.heartbeat.vouchers {
+            Vouchers::all()
+        } else {
+            Vouchers::none()
+        };
+        debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
+            "next" => "they answer for silent workers");
         let state = |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route());
         let routes: Vec<_> = parts.config.routes.values().map(state).collect();
         Self {
@@ -154,6 +168,7 @@ impl DaemonActor {
             incident: 0,
             job: 0,
             targets: HashMap::new(),
+            vouchers,
             look_ups,
             draining: None,
             retired: false,
@@ -311,7 +326,7 @@ impl Handler<Tick> for DaemonActor {
         self.sabotage.at(Point::Daemon);
         let now = clock::mono();
         // Ticks that queued up behind a block are one: each would count a miss otherwise.
-        let period = timers::tick_period(self.config.heartbeat.interval);
+        let period = timers::tick_period(&self.policy());
         let scheduled = tick.scheduled.max(now.saturating_sub(period));
         self.turned.store(now.as_millis() as u64, SeqCst);
         self.flush();
@@ -435,6 +450,12 @@ impl Handler<GetIncidents> for DaemonActor {
     type Result = MessageResult<GetIncidents>;
 
     fn handle(&mut self, _: GetIncidents, _: &mut Self::Context) -> Self::Result {
-        MessageResult(self.incidents.iter().rev().cloned().collect())
+        MessageResult(
+            self.incidents
+                .iter()
+                .rev()
+                .map(|r| r.incident.clone())
+                .collect(),
+        )
     }
 }

@@ -11,13 +11,26 @@ use super::slots::RunningKind;
 use crate::actors::messages::Seats;
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
-use crate::core::names::{AttemptResult, FileOutcome};
+use crate::core::names::{AttemptResult, Cause, FileOutcome, Phase};
 use crate::core::retry::Backoff;
+use crate::core::stall;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
 use crate::token;
 use crate::worker::{Failure, FailureKind, JobResult, Report};
+
+/// What is known of a failed attempt.
+pub(super) struct Failed<'a> {
+    pub attempt: Option<Arc<Attempt>>,
+    /// The deadlock that it was.
+    pub incident: Option<u64>,
+    /// Why it was over its bound, if it was.
+    pub cause: Option<Cause>,
+    /// Bytes of it handed to the kernel.
+    pub sent: u64,
+    pub error: &'a str,
+}
 
 impl DaemonActor {
     pub(super) fn backoff(&self) -> Backoff {
@@ -40,10 +53,13 @@ impl DaemonActor {
             return;
         }
         let Some(job) = slot.job.take() else { return };
+        let sent = slot.handle.as_ref().map_or(0, |h| h.bytes());
+        let overdue = slot.overdue.take();
+        let cause = |failure: &Failure| timeout_cause(failure, overdue);
         match (job.kind, report.result) {
             (RunningKind::Sweep { temps }, JobResult::Failed(failure)) => {
                 self.sweep_again(route, temps, now);
-                self.destination(route, &failure, now);
+                self.destination(route, &failure, cause(&failure), now);
             }
             (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
                 self.routes[route].failures = 0;
@@ -61,17 +77,24 @@ impl DaemonActor {
                 self.delivered(route, &path, source, bytes, took);
             }
             (RunningKind::Upload { path, attempt }, JobResult::Failed(failure)) => {
-                self.failed(route, &path, attempt, &failure, now);
+                let failed = Failed {
+                    attempt: Some(attempt),
+                    incident: None,
+                    cause: cause(&failure),
+                    sent,
+                    error: &failure.error,
+                };
+                self.failed(route, &path, failed, &failure, now);
             }
             (RunningKind::Upload { path, attempt }, JobResult::Swept { .. }) => {
-                self.retry(
-                    route,
-                    &path,
-                    Some(attempt),
-                    None,
-                    now,
-                    "a report of another job",
-                );
+                let failed = Failed {
+                    attempt: Some(attempt),
+                    incident: None,
+                    cause: None,
+                    sent,
+                    error: "a report of another job",
+                };
+                self.retry(route, &path, failed, now);
             }
         }
     }
@@ -103,7 +126,7 @@ impl DaemonActor {
         facts.doubts.clear();
         let incident = facts.incident.take();
         info!(self.log, "file delivered"; "route" => &name, "file" => escape(path).into_owned(),
-            "bytes" => sent.size, "seconds" => took.as_secs_f64(), "next" => "its source is finished");
+            "bytes" => sent.size, "bytes_sent" => bytes, "seconds" => took.as_secs_f64(), "next" => "its source is finished");
         if let Some(incident) = incident {
             self.recovered(incident);
         }
@@ -114,7 +137,7 @@ impl DaemonActor {
         &mut self,
         route: usize,
         path: &str,
-        attempt: Arc<Attempt>,
+        failed: Failed<'_>,
         failure: &Failure,
         now: Mono,
     ) {
@@ -125,7 +148,8 @@ impl DaemonActor {
             _ => AttemptResult::Error,
         };
         self.metrics.upload_attempts(&name, result).inc();
-        if attempt.stage() != Stage::Opened {
+        let begun = failed.attempt.as_ref();
+        if let Some(attempt) = begun.filter(|a| a.stage() != Stage::Opened) {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
@@ -137,17 +161,17 @@ impl DaemonActor {
         }
         match failure.kind {
             FailureKind::Changed | FailureKind::Vanished => {
-                self.source_gone(route, path, attempt, failure, now);
+                self.source_gone(route, path, failed, failure, now);
             }
             _ if !failure.connected => {
-                self.destination(route, failure, now);
+                self.destination(route, failure, failed.cause, now);
                 self.take_back(route, path, now);
             }
             _ => {
                 if failure.kind == FailureKind::Timeout {
                     self.metrics.timeouts(&name, failure.phase).inc();
                 }
-                self.retry(route, path, Some(attempt), None, now, &failure.error);
+                self.retry(route, path, failed, now);
             }
         }
     }
@@ -157,15 +181,17 @@ impl DaemonActor {
         &mut self,
         route: usize,
         path: &str,
-        attempt: Arc<Attempt>,
+        failed: Failed<'_>,
         failure: &Failure,
         now: Mono,
     ) {
         let open = |a: &Arc<Attempt>| a.stage() == Stage::Publishing;
         let facts = self.routes[route].backlog.facts(path);
-        if open(&attempt) || facts.is_some_and(|f| f.doubts.iter().any(open)) {
+        if failed.attempt.as_ref().is_some_and(open)
+            || facts.is_some_and(|f| f.doubts.iter().any(open))
+        {
             // What an older attempt may have published has to be settled first.
-            self.retry(route, path, Some(attempt), None, now, &failure.error);
+            self.retry(route, path, failed, now);
             return;
         }
         let vanished = failure.kind == FailureKind::Vanished;
@@ -179,23 +205,15 @@ impl DaemonActor {
     }
 
     /// A file failed: it waits in its back-off, behind the ready ones.
-    pub(super) fn retry(
-        &mut self,
-        route: usize,
-        path: &str,
-        attempt: Option<Arc<Attempt>>,
-        incident: Option<u64>,
-        now: Mono,
-        error: &str,
-    ) {
+    pub(super) fn retry(&mut self, route: usize, path: &str, failed: Failed<'_>, now: Mono) {
         let backoff = self.backoff();
         let name = self.routes[route].config.name.clone();
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
         };
         facts.failures += 1;
-        facts.incident = incident.or(facts.incident);
-        facts.doubts.extend(attempt);
+        facts.incident = failed.incident.or(facts.incident);
+        facts.doubts.extend(failed.attempt);
         facts.doubts.retain(|a| a.stage() != Stage::Opened);
         let in_doubt = !facts.doubts.is_empty();
         let (failures, pause) = (
@@ -203,13 +221,14 @@ impl DaemonActor {
             backoff.pause(facts.failures, token::random()),
         );
         warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
-            "attempt" => failures, "in_doubt" => in_doubt,
-            "error" => escape(error).into_owned(), "next" => format!("retry in {pause:.1?}"));
+            "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
+            "cause" => failed.cause.map(Cause::as_str),
+            "error" => escape(failed.error).into_owned(), "next" => format!("retry in {pause:.1?}"));
         self.take_back(route, path, now + pause);
     }
 
     /// No session came to be: not the file's failure, the destination's.
-    fn destination(&mut self, route: usize, failure: &Failure, now: Mono) {
+    fn destination(&mut self, route: usize, failure: &Failure, cause: Option<Cause>, now: Mono) {
         let backoff = self.backoff();
         let state = &mut self.routes[route];
         let name = state.config.name.clone();
@@ -222,7 +241,8 @@ impl DaemonActor {
         state.paused = now + pause;
         warn!(self.log, "the destination gives no session"; "route" => name,
             "destination" => &key, "failures" => state.failures,
-            "phase" => failure.phase.as_str(), "error" => escape(&failure.error).into_owned(),
+            "phase" => failure.phase.as_str(), "cause" => cause.map(Cause::as_str),
+            "error" => escape(&failure.error).into_owned(),
             "next" => format!("again in {pause:.1?}; files wait and lose nothing"));
         self.ask_for_seat(route, failure);
     }
@@ -243,4 +263,12 @@ impl DaemonActor {
             });
         }
     }
+}
+
+/// Why a wait was over its bound: what the evidence said when the daemon interrupted it, or what
+/// the phase alone tells where the worker was the first to see it.
+fn timeout_cause(failure: &Failure, overdue: Option<(Phase, Cause)>) -> Option<Cause> {
+    let seen = overdue.filter(|(phase, _)| *phase == failure.phase);
+    let cause = || seen.map_or(stall::of_phase(failure.phase), |(_, cause)| cause);
+    (failure.kind == FailureKind::Timeout).then(cause)
 }

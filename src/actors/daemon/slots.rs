@@ -1,63 +1,24 @@
-//! The slot table: each slot's worker, its beats, its deadlines, its restarts.
+//! The slot table: each slot's worker, its starts and restarts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use actix::{Addr, Arbiter, Supervisor};
-use slog::{debug, error, o, warn};
+use actix::{Addr, Supervisor};
+use slog::{error, o, warn};
 
+use super::beats::Silences;
 use super::{DaemonActor, Leaving};
-use crate::actors::messages::{EndTask, Ping, Pong, Ready};
+use crate::actors::messages::{EndTask, Ready};
 use crate::actors::uploader::{self, UploaderActor};
 use crate::clock::{self, Mono};
-use crate::core::heartbeat::{Action, Heartbeat, Policy};
-use crate::core::names::Beat;
+use crate::core::evidence::Sample;
+use crate::core::heartbeat::{Heartbeat, Policy};
+use crate::core::names::{Cause, Phase};
 use crate::core::restart::Gate;
-use crate::core::timers;
-use crate::core::vouch::{Limits, Sample, Witness};
+use crate::core::vouch::Witness;
 use crate::log;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::report::SlotStatus;
-
-/// The event loop on which the UploaderActors live.
-pub struct Room {
-    arbiter: Arbiter,
-    /// Its number: actors of an older one are not spoken to any more.
-    number: u64,
-    /// How often it was asked to turn.
-    asked: u64,
-    /// The last asking that it came to.
-    turned: Arc<AtomicU64>,
-}
-
-impl Room {
-    /// The first one.
-    pub fn new() -> Self {
-        Self {
-            arbiter: Arbiter::new(),
-            number: 1,
-            asked: 0,
-            turned: Arc::default(),
-        }
-    }
-
-    /// Asks it to turn; returns the number of this asking. A dead loop never comes to it.
-    fn ask(&mut self) -> u64 {
-        self.asked += 1;
-        let (turned, asked) = (Arc::clone(&self.turned), self.asked);
-        self.arbiter
-            .spawn(async move { turned.store(asked, SeqCst) });
-        asked
-    }
-
-    fn replace(&mut self) {
-        *self = Self {
-            number: self.number + 1,
-            ..Self::new()
-        };
-    }
-}
 
 /// A place for one concurrent upload; lives as long as the service.
 pub struct Slot {
@@ -78,7 +39,11 @@ pub struct Slot {
     pub starting: bool,
     pub beat: Heartbeat,
     pub witness: Witness,
+    pub silences: Silences,
+    /// Of its last good beat, and the newest.
     pub samples: (Option<Sample>, Option<Sample>),
+    /// The phase that was interrupted last, and why it did not come to its end.
+    pub overdue: Option<(Phase, Cause)>,
     pub gate: Gate,
     pub job: Option<Running>,
 }
@@ -120,6 +85,7 @@ impl Slot {
             file,
             bytes_sent: self.handle.as_ref().map_or(0, |h| h.bytes()),
             failures: self.beat.failures(),
+            longest_silence_seconds: self.silences.longest.as_secs_f64(),
         }
     }
 
@@ -130,22 +96,17 @@ impl Slot {
 }
 
 impl DaemonActor {
-    fn policy(&self) -> Policy {
-        let heartbeat = &self.config.heartbeat;
-        Policy {
-            interval: heartbeat.interval,
-            misses: heartbeat.misses,
-        }
+    pub(super) fn policy(&self) -> Policy {
+        self.config.heartbeat.policy()
     }
 
-    /// How long it takes to convict: (N + 2) intervals.
+    /// How long it takes to convict.
     pub(super) fn detection(&self) -> Duration {
-        self.config.heartbeat.interval * (self.config.heartbeat.misses + 2)
+        self.policy().detection()
     }
 
     pub(super) fn make_slots(&mut self, this: &Addr<Self>) {
         let now = clock::mono();
-        let heartbeat = self.config.heartbeat.clone();
         for route in 0..self.routes.len() {
             for number in 0..self.routes[route].config.uploaders {
                 let index = self.slots.len();
@@ -162,9 +123,11 @@ impl DaemonActor {
                     starting: true,
                     beat: Heartbeat::new(self.policy(), 1, now),
                     witness: Witness::default(),
+                    silences: Silences::new(now),
                     samples: (None, None),
+                    overdue: None,
                     // Who is convicted has lived for as long; who dies sooner has crashed.
-                    gate: Gate::new(heartbeat.interval * (heartbeat.misses + 1), now),
+                    gate: Gate::new(self.policy().shortest_life(), now),
                     job: None,
                 });
             }
@@ -195,7 +158,7 @@ impl DaemonActor {
             timers: self.config.timers.clone(),
             detection: self.detection(),
             look_ups: self.routes[route].look_ups.clone(),
-            sabotage: self.sabotage.clone(),
+            sabotage: self.sabotage.of_route(&self.routes[route].config.name),
             ready: this.clone().recipient(),
             pong: this.clone().recipient(),
             outcome: this.clone().recipient(),
@@ -218,89 +181,15 @@ impl DaemonActor {
         slot.beat = Heartbeat::new(policy, slot.epoch, now);
         slot.witness = Witness::default();
         slot.samples = (None, None);
+        slot.overdue = None;
         slot.gate.began(now);
         slot.starting = false;
         slot.handle = Some(ready.handle);
     }
 
-    /// One slot's share of a Tick: deadlines, beats, restarts.
-    pub(super) fn beat(&mut self, index: usize, scheduled: Mono, now: Mono, this: &Addr<Self>) {
-        if self.retired {
-            return;
-        }
-        let Some(handle) = self.slots[index].handle.clone() else {
-            if now >= self.slots[index].due {
-                self.restart(index, now, this);
-            }
-            return;
-        };
-        let (phase, deadline) = handle.deadline();
-        if timers::overdue(phase, deadline, handle.fence.last_interrupt(), now) {
-            debug!(self.log, "phase over its bound"; "slot" => index,
-                "phase" => handle.phase().as_str(), "next" => "the session is interrupted");
-            handle.fence.interrupt(phase);
-        }
-        let slot = &mut self.slots[index];
-        match slot.beat.tick(scheduled, now) {
-            Action::Wait => {}
-            Action::Unanswered => self.count(index, Beat::Missed),
-            Action::Ping { seq } => {
-                // A mailbox that is full or closed answers nothing: the beat is missed.
-                let ping = Ping {
-                    epoch: slot.epoch,
-                    seq,
-                };
-                if slot.addr.try_send(ping).is_err() {
-                    slot.beat.not_sent();
-                }
-            }
-        }
-        if !self.slots[index].addr.connected() {
-            self.lost_slot(index, now, "its actor is gone");
-        } else if handle.fence.finished() && !self.retired {
-            // It never leaves by itself: a panic, found long before its beats are missed.
-            self.lost_slot(index, now, "its thread is gone");
-        } else if self.slots[index].beat.deadlocked() {
-            self.convict(index, now);
-        }
-    }
-
-    fn count(&self, index: usize, beat: Beat) {
-        let route = &self.routes[self.slots[index].route].config.name;
-        self.metrics.beats(route, beat).inc();
-    }
-
-    /// Judges the beat before this Pong's Ping.
-    pub(super) fn pong(&mut self, pong: Pong) {
-        let limits = Limits {
-            stall: self.config.timers.stall,
-        };
-        let vouchers = self.config.heartbeat.vouchers;
-        let slot = &mut self.slots[pong.slot];
-        if pong.epoch != slot.epoch || slot.handle.is_none() {
-            return;
-        }
-        let sample = pong.sample;
-        slot.witness.observe(&sample);
-        let beat = if sample.acked + 1 >= pong.seq {
-            Beat::Acked
-        } else if vouchers && slot.witness.vouched(&sample, limits).is_some() {
-            Beat::Vouched
-        } else {
-            Beat::Missed
-        };
-        slot.samples = (slot.samples.1.take(), Some(sample));
-        if let Some(beat) = slot.beat.pong(pong.epoch, pong.seq, beat) {
-            self.count(pong.slot, beat);
-            if self.slots[pong.slot].beat.deadlocked() {
-                self.convict(pong.slot, clock::mono());
-            }
-        }
-    }
-
     /// A part of the slot is gone (a panic, a dead event loop): what is left of its worker is
     /// ended, the slot built anew.
-    fn lost_slot(&mut self, index: usize, now: Mono, what: &'static str) {
+    pub(super) fn lost_slot(&mut self, index: usize, now: Mono, what: &'static str) {
         error!(self.log, "a slot is lost"; "slot" => index, "error" => what,
             "route" => &self.routes[self.slots[index].route].config.name,
             "next" => "its worker is ended and the slot is built anew");
@@ -321,7 +210,7 @@ impl DaemonActor {
     /// a handler that never comes back (a bug) holds all actors of its loop.
     fn missing(&mut self, index: usize, now: Mono) {
         let asked = self.slots[index].asked;
-        if self.slots[index].room == self.room.number && self.room.turned.load(SeqCst) < asked {
+        if self.slots[index].room == self.room.number && !self.room.turned(asked) {
             error!(self.log, "the uploaders' event loop is wedged";
                 "next" => "a new one is started; the old one is left behind");
             self.room.replace();
@@ -335,7 +224,7 @@ impl DaemonActor {
     }
 
     /// Starts the next worker of a slot: by its actor, or by a new actor where that is gone.
-    fn restart(&mut self, index: usize, now: Mono, this: &Addr<Self>) {
+    pub(super) fn restart(&mut self, index: usize, now: Mono, this: &Addr<Self>) {
         let patience = self.detection();
         let slot = &mut self.slots[index];
         if slot.starting {

@@ -6,19 +6,27 @@ use std::sync::Arc;
 
 use slog::{error, warn};
 
+use super::reports::Failed;
 use super::route::Due;
 use super::slots::{Running, RunningKind};
 use super::{DaemonActor, INCIDENTS, Unsent};
 use crate::actors::messages::{Released, Strand};
 use crate::clock::{self, Mono};
+use crate::core::evidence::{Sample, Socket, tcp};
 use crate::core::journey::Stage;
 use crate::core::names::{AttemptResult, Cause, ReleaseReason};
 use crate::core::stall;
-use crate::core::vouch::{Sample, Socket, tcp};
 use crate::log;
-use crate::report::{Incident, QuarantineReport, SocketReport, ThreadReport};
+use crate::report::{Incident, QuarantineReport, SocketReport};
 use crate::sys::fence::Pair;
 use crate::sys::{socket, thread};
+
+/// An incident as the daemon keeps it.
+pub(super) struct Recorded {
+    found: Mono,
+    cause: Cause,
+    pub incident: Incident,
+}
 
 impl DaemonActor {
     /// Deadlock: the worker of this slot is ended, and everything goes on without it.
@@ -29,13 +37,14 @@ impl DaemonActor {
             return;
         };
         // 1. Evidence.
-        let last = slot.samples.1.clone();
+        let last = slot.samples.1;
         let cause = last.as_ref().map_or(Cause::Unknown, |last| {
             stall::cause(slot.samples.0.as_ref(), last)
         });
         let silent = now.saturating_sub(slot.beat.last_good());
         let route = self.routes[slot.route].config.name.clone();
         let mut incident = self.record(index, cause, silent, last.as_ref());
+        let sent = incident.bytes_sent;
         error!(self.log, "deadlock found"; "route" => &route, "slot" => slot.number,
             "epoch" => slot.epoch, "incident" => incident.id, "phase" => &incident.phase,
             "cause" => cause.as_str(), "file" => &incident.file,
@@ -74,12 +83,16 @@ impl DaemonActor {
         if self.incidents.len() >= INCIDENTS {
             self.incidents.pop_front();
         }
-        self.incidents.push_back(Incident {
-            quarantine: held.then(|| QuarantineReport {
-                entered: clock::unix(),
-                ..QuarantineReport::default()
-            }),
-            ..incident
+        self.incidents.push_back(Recorded {
+            found: now,
+            cause,
+            incident: Incident {
+                quarantine: held.then(|| QuarantineReport {
+                    entered: clock::unix(),
+                    ..QuarantineReport::default()
+                }),
+                ..incident
+            },
         });
         // 5. Restart, through the gate.
         self.detach(index, now);
@@ -95,15 +108,17 @@ impl DaemonActor {
         self.metrics
             .upload_attempts(&route, AttemptResult::Reset)
             .inc();
-        self.interrupted_job(index, now, due, Some(id));
+        self.interrupted_job(index, now, due, Some(id), sent);
         self.flush();
     }
 
     /// Ends a worker without a verdict: its actor or its thread is gone.
     pub(super) fn end_worker(&mut self, index: usize, now: Mono, why: &str) {
         let route = self.routes[self.slots[index].route].config.name.clone();
+        let mut sent = 0;
         if let Some(handle) = self.detach(index, now) {
             handle.fence.end().reset();
+            sent = handle.bytes();
         }
         self.metrics.uploader_resets(&route, Cause::Unknown).inc();
         warn!(self.log, "uploader reset"; "route" => &route, "slot" => self.slots[index].number,
@@ -115,11 +130,18 @@ impl DaemonActor {
                 .upload_attempts(&route, AttemptResult::Reset)
                 .inc();
         }
-        self.interrupted_job(index, now, due, None);
+        self.interrupted_job(index, now, due, None, sent);
     }
 
     /// The job of an ended worker: its file waits, and what was begun is in doubt.
-    fn interrupted_job(&mut self, index: usize, now: Mono, due: Due, incident: Option<u64>) {
+    fn interrupted_job(
+        &mut self,
+        index: usize,
+        now: Mono,
+        due: Due,
+        incident: Option<u64>,
+        sent: u64,
+    ) {
         let route = self.slots[index].route;
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
@@ -133,14 +155,14 @@ impl DaemonActor {
                     let of = Some(Arc::clone(&path));
                     self.routes[route].sweep_later(attempt.temp.clone(), of, due);
                 }
-                self.retry(
-                    route,
-                    &path,
-                    Some(attempt),
+                let failed = Failed {
+                    attempt: Some(attempt),
                     incident,
-                    now,
-                    "the upload was ended",
-                );
+                    cause: None,
+                    sent,
+                    error: "the upload was ended",
+                };
+                self.retry(route, &path, failed, now);
             }
         }
     }
@@ -157,12 +179,12 @@ impl DaemonActor {
         let thread = slot
             .handle
             .as_ref()
-            .and_then(|h| thread::facts(h.fence.thread()));
+            .and_then(|h| thread::story(h.fence.thread()));
         let at = clock::unix();
         let data = last.and_then(|s| s.data).unwrap_or_default();
         // The cell counts a chunk when its call has returned; a wedged call holds a part of one.
         let counted = slot.handle.as_ref().map_or(0, |h| h.bytes());
-        let bytes_sent = counted.max(data.acked + data.unacked + data.unsent);
+        let bytes_sent = counted.max(data.acked + data.queued());
         Incident {
             id: self.incident,
             route: self.routes[slot.route].config.name.clone(),
@@ -182,12 +204,7 @@ impl DaemonActor {
             bytes_acked: data.acked,
             control: last.and_then(|s| s.control).map(|s| shown(&s)),
             data: last.and_then(|s| s.data).map(|s| shown(&s)),
-            thread: thread.map(|t| ThreadReport {
-                state: t.state.to_string(),
-                syscall: t.syscall,
-                wait_channel: t.wait_channel,
-                cpu_seconds: t.cpu_ms as f64 / 1000.0,
-            }),
+            thread,
             quarantine: None,
         }
     }
@@ -197,9 +214,9 @@ impl DaemonActor {
         let entry = self
             .incidents
             .iter_mut()
-            .find(|i| i.id == released.incident);
-        if let Some(incident) = entry {
-            incident.quarantine = Some(released.report);
+            .find(|r| r.incident.id == released.incident);
+        if let Some(record) = entry {
+            record.incident.quarantine = Some(released.report);
         }
         // Released before its time: the server may be stopped still, and make the name again.
         let at = match released.reason {
@@ -213,17 +230,13 @@ impl DaemonActor {
 
     /// The file of an incident was delivered after all.
     pub(super) fn recovered(&mut self, id: u64) {
-        let Some(incident) = self.incidents.iter_mut().find(|i| i.id == id) else {
+        let Some(record) = self.incidents.iter_mut().find(|r| r.incident.id == id) else {
             return;
         };
-        let now = clock::unix();
-        incident.recovered_at = Some(now);
-        let cause = Cause::ALL.iter().find(|c| c.as_str() == incident.cause);
-        if let Some(cause) = cause {
-            self.metrics
-                .recovery(*cause)
-                .observe(now - incident.detected_at);
-        }
+        // By the clock that nobody sets: the wall clock may have been set meanwhile.
+        let took = clock::mono().saturating_sub(record.found).as_secs_f64();
+        record.incident.recovered_at = Some(record.incident.detected_at + took);
+        self.metrics.recovery(record.cause).observe(took);
     }
 }
 

@@ -31,7 +31,7 @@ fn ended<T: Send + 'static>(
         }
     });
     let id = told.recv().unwrap();
-    while wait_for_sleep && thread::facts(id).is_none_or(|f| f.state != 'S') {
+    while wait_for_sleep && thread::story(id).is_none_or(|s| s.state != "S") {
         std::thread::yield_now();
     }
     let pair = fence.end();
@@ -56,7 +56,7 @@ fn a_blocked_write_ends_and_the_connection_stays() {
     let (error, kept, _server) = ended(true, |stream, _| fill(stream));
     assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     let shown = socket::sample(kept.as_fd()).unwrap();
-    assert_eq!(shown.state, crate::core::vouch::tcp::ESTABLISHED);
+    assert_eq!(shown.state, crate::core::evidence::tcp::ESTABLISHED);
 }
 
 #[test]
