@@ -3,11 +3,12 @@
 //! What it decides with stands in `core`; this shell carries decisions out.
 //! - `slots`, `room`: the slot table, starts and restarts, the event loop of the actors;
 //! - `beats`: Pings, Pongs, interrupts;
-//! - `verdict`: the end of a task, in the order of its steps;
+//! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished.
 
 mod beats;
 mod dispatch;
+mod leaving;
 mod reports;
 mod room;
 mod route;
@@ -20,9 +21,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient};
-use slog::{Logger, debug, error, info, warn};
+use slog::{Logger, debug, error, info};
 use tokio::sync::watch;
 
+use self::leaving::Leaving;
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
@@ -36,18 +38,14 @@ use crate::config::Config;
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
-use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
+use crate::pulse::{LookUps, Point, Sabotage};
 use crate::report::{RouteStatus, Status};
-use crate::sys::thread;
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
 /// route a few batches; beyond that senders keep theirs and try again.
 const MAILBOX: usize = 4096;
 /// Incidents remembered; older ones are in the log.
 const INCIDENTS: usize = 1000;
-/// How long an ended worker may take to leave before it counts as stranded. It takes milliseconds.
-const LEAVE: Mono = Mono::from_secs(1);
-
 /// What the daemon tells the process when it comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
@@ -69,14 +67,6 @@ pub struct Peers {
     pub finish: Recipient<Finish>,
     /// The collector: a file that the daemon has dropped.
     pub forget: Recipient<Forget>,
-}
-
-/// A worker that was ended and has not left yet.
-struct Leaving {
-    handle: Arc<WorkerHandle>,
-    route: usize,
-    since: Mono,
-    stranded: bool,
 }
 
 /// A message to the collector or the quarantine that waits for room. Bounded by the files in
@@ -184,45 +174,6 @@ impl DaemonActor {
     fn finish_service(&mut self, how: Over) {
         if let Some(over) = self.over.take() {
             over(how);
-        }
-    }
-
-    /// Watches the ended workers leave; those that cannot are counted, and too many escalate.
-    fn see_them_leave(&mut self, now: Mono) {
-        self.leaving
-            .retain(|l| !l.handle.fence.finished() || thread::exists(l.handle.fence.thread()));
-        for leaving in &mut self.leaving {
-            if leaving.stranded || now.saturating_sub(leaving.since) < LEAVE {
-                continue;
-            }
-            leaving.stranded = true;
-            leaving.handle.fence.poke();
-            warn!(self.log, "an ended worker cannot leave";
-                "route" => &self.routes[leaving.route].config.name,
-                "epoch" => leaving.handle.epoch, "thread" => leaving.handle.fence.thread(),
-                "phase" => leaving.handle.phase().as_str(),
-                "next" => "it is counted as stranded; its successor goes on");
-        }
-        let stranded = self.leaving.iter().filter(|l| l.stranded).count();
-        let all = stranded + self.look_ups.stranded();
-        self.metrics.stranded_workers().set(all as i64);
-        for (index, route) in self.routes.iter_mut().enumerate() {
-            let own = self
-                .leaving
-                .iter()
-                .filter(|l| l.stranded && l.route == index)
-                .count();
-            route.suspend(own >= 2, &self.log);
-        }
-        let none_left = !self.routes.is_empty() && self.routes.iter().all(|r| r.suspended);
-        if !self.escalating
-            && (none_left || stranded > self.config.heartbeat.max_stranded_workers as usize)
-        {
-            self.escalating = true;
-            error!(self.log, "too many workers cannot leave"; "stranded" => all,
-                "next" => "what runs is finished, then the process ends with 70 to be restarted");
-            let until = now + self.config.shutdown_grace;
-            self.draining = Some(self.draining.map_or(until, |running| running.min(until)));
         }
     }
 

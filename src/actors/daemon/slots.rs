@@ -6,8 +6,9 @@ use std::time::Duration;
 use actix::{Addr, Supervisor};
 use slog::{error, o, warn};
 
+use super::DaemonActor;
 use super::beats::Silences;
-use super::{DaemonActor, Leaving};
+use super::leaving::Leaving;
 use crate::actors::messages::{EndTask, Ready};
 use crate::actors::uploader::{self, UploaderActor};
 use crate::clock::{self, Mono};
