@@ -391,6 +391,7 @@ mod lab {
         assert!(took < Duration::from_secs(30), "{}: {took:?}", named.name);
         let mid_file = [
             "stop-reading",
+            "path-dead-transfer",
             "trickle",
             "reset-mid-file",
             "reset-mid-file-silent",

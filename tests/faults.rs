@@ -15,6 +15,7 @@ use std::fs;
 use std::time::Duration;
 
 use ftpulse::clock;
+use ftpulse::core::names::Cause;
 use ftpulse::lab::{Event, Expected, Fault, Kind, LabServer, Named};
 use support::service::{Ftpulse, Settings};
 use support::{PATIENCE, content, temp_dir};
@@ -23,13 +24,16 @@ use support::{PATIENCE, content, temp_dir};
 const SIZE: usize = 8 << 20;
 
 fn service_for(lab: &LabServer, uploaders: u32) -> Ftpulse {
+    settings_for(lab, uploaders).start()
+}
+
+fn settings_for(lab: &LabServer, uploaders: u32) -> Settings {
     Settings::new()
         .quick()
         // A machine that runs six services at once may starve a worker for half a second.
         .key("heartbeat.misses", 9)
         .key("routes.main.uploaders", uploaders)
         .route_to("main", &lab.url("in"), lab.password())
-        .start()
 }
 
 /// The fault as it strikes here: the named ones last longer than a test should.
@@ -50,7 +54,12 @@ fn one(named: &Named) -> String {
     let root = temp_dir();
     let lab = LabServer::start(root.path(), scripted(named)).unwrap();
     let mut events = lab.events();
-    let service = service_for(&lab, 1);
+    let mut settings = settings_for(&lab, 1);
+    if named.cause == Some(Cause::PathDead) {
+        // Two unanswered probes and ten beats take as long as the quick reply timer.
+        settings = settings.key("timers.reply", "30s");
+    }
+    let service = settings.start();
     let bytes = content(7, SIZE);
     service.put("main", "file.bin", &bytes);
     let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
@@ -81,26 +90,26 @@ fn one(named: &Named) -> String {
     let resets = metrics.sum("ftpulse_uploader_resets_total", &[]);
     let timeouts = metrics.sum("ftpulse_timeouts_total", &[]);
     let incidents = service.json("/api/incidents").as_array().unwrap().len();
+    let deadlocks = service.logged("deadlock found");
+    let cause = deadlocks.first().and_then(|line| line["cause"].as_str());
     match named.expected {
         Expected::Deadlock => {
             assert_eq!((resets, timeouts), (1.0, 0.0));
             assert_eq!(incidents, 1);
+            assert_eq!(cause, named.cause.map(Cause::as_str));
         }
         Expected::Timeout if !healthy => assert_eq!((resets, timeouts), (0.0, 1.0)),
         Expected::Timeout | Expected::Error | Expected::Success => {
             assert_eq!((resets, timeouts), (0.0, 0.0));
         }
     }
-    let cause = service
-        .logged("deadlock found")
-        .first()
-        .map_or("-".into(), |l| l["cause"].to_string());
     format!(
-        "{:24} {:34} {:6.2} {:10.2} {resets:6} {timeouts:8} {cause}",
+        "{:24} {:34} {:6.2} {:10.2} {resets:6} {timeouts:8} {}",
         named.name,
         over,
         found.as_secs_f64(),
         delivered.as_secs_f64(),
+        cause.unwrap_or("-"),
     )
 }
 

@@ -12,12 +12,15 @@ mod lab_common;
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ftpulse::clock::mono;
+use ftpulse::core::vouch::Socket;
 use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd};
+use ftpulse::sys::socket;
 use lab_common::*;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use suppaftp::{FtpError, Mode, Status};
 
 // ---------------------------------------------------------------- the middle of a file
@@ -229,6 +232,141 @@ fn the_control_connection_can_drop_while_the_data_connection_lives_on() {
     assert_eq!(lab.data_ended(), TransferEnd::Eof);
     lab.event(|e| matches!(e, Event::Ended { .. }));
     assert_eq!(lab.file("f").unwrap().len(), 16 * 1024);
+}
+
+// ---------------------------------------------------------------- a dead path
+
+/// Logged in, with the keepalive that the product sets.
+fn probing(lab: &Lab) -> Raw {
+    let raw = lab.logged_in();
+    let second = Duration::from_secs(1);
+    let keepalive = TcpKeepalive::new()
+        .with_time(second)
+        .with_interval(second)
+        .with_retries(100);
+    SockRef::from(&raw.stream)
+        .set_tcp_keepalive(&keepalive)
+        .unwrap();
+    raw
+}
+
+/// Waits until the socket shows it.
+fn shows(stream: &TcpStream, what: &str, fits: impl Fn(&Socket) -> bool) -> Socket {
+    let end = mono() + PATIENCE;
+    loop {
+        let shown = socket::sample(stream.as_fd()).unwrap();
+        if fits(&shown) {
+            return shown;
+        }
+        assert!(mono() < end, "no {what}: {shown:?}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_path_that_dies_in_mid_file_answers_nothing_until_it_mends() {
+    let mut lab = Lab::new([Fault::from_name("path-dead-transfer").unwrap().until_thaw()]);
+    let content = bytes(16 << 20);
+    let mut raw = probing(&lab);
+    let mut data = raw.stor("f");
+    let began = mono();
+    let sent = stuff(&data, &content);
+    lab.struck("path-dead-transfer");
+    lab.frozen(1);
+    let before = shows(&data, "byte on its way", |s| s.unacked > 0);
+    let after = shows(&data, "retransmission", |s| s.retransmits >= 2);
+    println!("2 retransmissions after {:?}", mono() - began);
+    assert_eq!((before.acked, before.state), (after.acked, after.state));
+    let control = shows(&raw.stream, "probe", |s| s.probes >= 2);
+    println!("2 probes after {:?}", mono() - began);
+    assert_eq!(control.state, before.state);
+    assert!(raw.is_silent());
+    assert!(lab.file("f").unwrap().len() >= 16 * 1024);
+    // Only these two connections are dead.
+    lab.logged_in().put("other", b"another way");
+    lab.server.thaw();
+    data.set_write_timeout(Some(PATIENCE)).unwrap();
+    data.write_all(&content[sent..]).unwrap();
+    drop(data);
+    raw.expect(226);
+    assert!(lab.file("f").unwrap() == content);
+    assert_eq!(lab.data_ended(), TransferEnd::Eof);
+}
+
+#[test]
+fn a_path_that_is_dead_for_a_time_delivers_the_whole_file_in_the_end() {
+    let time = Duration::from_secs(1);
+    let lab = Lab::new([Fault::from_name("path-dead-transfer")
+        .unwrap()
+        .ends_after(time)]);
+    let content = bytes(16 << 20);
+    let mut raw = lab.logged_in();
+    let began = mono();
+    raw.put("f", &content);
+    assert!(mono() - began >= time);
+    assert!(lab.file("f").unwrap() == content);
+    assert_eq!(lab.server.counters().stored, 1);
+}
+
+#[test]
+fn a_path_can_die_before_a_reply_and_the_reply_comes_when_it_mends() {
+    for (name, code) in [("path-dead-reply", 150), ("path-dead-final", 226)] {
+        let mut lab = Lab::new([Fault::from_name(name).unwrap().until_thaw()]);
+        let mut raw = probing(&lab);
+        let mut data = raw.data();
+        raw.say("STOR f");
+        if code == 226 {
+            raw.expect(150);
+            data.write_all(b"x").unwrap();
+            SockRef::from(&data)
+                .shutdown(std::net::Shutdown::Write)
+                .unwrap();
+        }
+        lab.struck(name);
+        lab.frozen(1);
+        shows(&raw.stream, "probe", |s| s.probes >= 2);
+        assert!(raw.is_silent(), "{name}");
+        lab.server.thaw();
+        raw.expect(code);
+        drop(data);
+        if code == 150 {
+            raw.expect(226);
+        }
+        assert_eq!(lab.server.counters().stored, 1, "{name}");
+    }
+}
+
+#[test]
+fn a_dead_path_without_end_lets_go_when_its_client_resets() {
+    let mut lab = Lab::new([Fault::from_name("path-dead-transfer").unwrap().always()]);
+    for _ in 0..20 {
+        let mut raw = lab.logged_in();
+        let data = raw.stor("f");
+        stuff_quickly(&data);
+        let session = lab.struck("path-dead-transfer");
+        lab.frozen(1);
+        reset(data);
+        drop(raw.replies);
+        reset(raw.stream);
+        lab.event(|e| *e == Event::Ended { session });
+    }
+    let counters = lab.server.counters();
+    assert_eq!(
+        (counters.frozen, counters.sessions_open, counters.data_open),
+        (0, 0, 0)
+    );
+}
+
+#[test]
+fn a_server_that_ends_resets_the_connections_of_its_dead_paths() {
+    let mut lab = Lab::new([Fault::from_name("path-dead-final").unwrap()]);
+    let mut raw = lab.logged_in();
+    drop(raw.stor("f"));
+    lab.struck("path-dead-final");
+    lab.frozen(1);
+    drop(lab);
+    let error = raw.stream.read(&mut [0]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
 
 // ---------------------------------------------------------------- replies

@@ -29,6 +29,7 @@ use self::tell::Tell;
 use super::{EXIT_FAILED, EXIT_USAGE, Global, run};
 use crate::app::{self, End};
 use crate::config::{self, Loaded, LogFormat, Sources};
+use crate::core::names::Cause;
 use crate::lab::{Expected, Fault, LabServer, Named, Script};
 use crate::log::{self, Form, Guard};
 use crate::metrics::Metrics;
@@ -168,8 +169,10 @@ fn play(
 /// The settings of the demo, checked like any other configuration. The process's own environment
 /// is left out: it may name real routes.
 fn settings(lab: &LabServer, named: &Named, place: &Place) -> Result<Loaded, String> {
-    // A server that is late, not stuck, must be given more time than it takes.
-    let reply = if named.expected == Expected::Success {
+    // A server that is late, not stuck, must be given more time than it takes; and a dead path is
+    // found by the heartbeat, after the kernel's own probes.
+    let dead_path = named.cause == Some(Cause::PathDead);
+    let reply = if dead_path || named.expected == Expected::Success {
         "10s"
     } else {
         "3s"

@@ -77,6 +77,11 @@ impl DataConn {
         }
     }
 
+    /// The socket, for its options.
+    pub(super) fn socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.stream)
+    }
+
     /// What to poll for while nothing is read: only the client's reset shows.
     pub(super) fn watch(&self) -> Option<PollFd<'_>> {
         (!self.reported).then(|| PollFd::new(&self.stream, PollFlags::empty()))
@@ -107,6 +112,19 @@ impl DataConn {
                     }
                 }
             }
+        }
+    }
+
+    /// Reads some bytes that are here already; `None` if there are none.
+    pub(super) fn read_received(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.stream.read(buf) {
+            Ok(0) => Ok(None),
+            Ok(n) => {
+                self.bytes += n as u64;
+                Ok(Some(n))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -47,6 +47,17 @@ pub enum Kind {
         /// Bytes of the file read before.
         after: u64,
     },
+    /// The path dies in the middle of the file: of both connections nothing is acknowledged or
+    /// answered any more, as if no packet came through; what had come is read, then the session
+    /// freezes. New connections work. When the fault ends the path is there again, and the
+    /// session goes on.
+    DeadPath {
+        /// Bytes of the file read before.
+        after: u64,
+    },
+    /// The same before the reply at this step. At STOR the file is open and the data connection
+    /// accepted by then; at other steps nothing is executed.
+    DeadPathAt(Step),
     /// The rest of the file is read at this speed.
     Trickle {
         /// Bytes of the file read before at full speed.
@@ -136,7 +147,8 @@ pub enum Until {
     /// This long after the strike.
     After(Duration),
     /// Never; the session lets go when its client has closed the control connection, so that
-    /// thousands of wedges in a row do not pile up.
+    /// thousands of wedges in a row do not pile up. Over a dead path only a reset tells it so;
+    /// a session that is not told lets go after five minutes.
     Forever,
 }
 
@@ -212,7 +224,7 @@ impl Fault {
 
 impl Kind {
     /// The stable name; kinds that differ in numbers only share it, as do garbage, endless and
-    /// dripping replies at other steps.
+    /// dripping replies, and dead paths, at other steps.
     pub fn name(&self) -> &'static str {
         match self {
             Self::NoReply(step) => match step {
@@ -230,6 +242,9 @@ impl Kind {
             Self::DataNotAccepted => "data-not-accepted",
             Self::DataRefused => "data-refused",
             Self::StopReading { .. } => "stop-reading",
+            Self::DeadPath { .. } => "path-dead-transfer",
+            Self::DeadPathAt(Step::Final) => "path-dead-final",
+            Self::DeadPathAt(_) => "path-dead-reply",
             Self::Trickle { .. } => "trickle",
             Self::Late226(_) => "late-226",
             Self::Reset { silent: false, .. } => "reset-mid-file",
@@ -269,12 +284,14 @@ impl Kind {
     pub(super) fn mid_file(&self) -> Option<u64> {
         match *self {
             Self::StopReading { after }
+            | Self::DeadPath { after }
             | Self::Trickle { after, .. }
             | Self::Reset { after, .. }
             | Self::Close { after, .. }
             | Self::ControlDrop { after }
             | Self::MidReply { after, .. } => Some(after),
             Self::NoReply(_)
+            | Self::DeadPathAt(_)
             | Self::RntoDoneNoReply
             | Self::DataNotAccepted
             | Self::DataRefused
@@ -293,7 +310,10 @@ impl Kind {
     /// The step whose reply it spoils, for the faults that can be laid on any step.
     pub(super) fn step(&self) -> Option<Step> {
         match *self {
-            Self::NoReply(step) | Self::Garbage(step) | Self::Endless(step) => Some(step),
+            Self::NoReply(step)
+            | Self::DeadPathAt(step)
+            | Self::Garbage(step)
+            | Self::Endless(step) => Some(step),
             Self::Drip { step, .. } => Some(step),
             Self::StorReply(_) => Some(Step::Stor),
             Self::Late226(_) => Some(Step::Final),
@@ -304,6 +324,7 @@ impl Kind {
                 Some(Step::Epsv)
             }
             Self::StopReading { .. }
+            | Self::DeadPath { .. }
             | Self::Trickle { .. }
             | Self::Reset { .. }
             | Self::Close { .. }

@@ -6,6 +6,7 @@
 
 mod commands;
 mod data;
+mod deaf;
 mod events;
 mod fault;
 mod fs;

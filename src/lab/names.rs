@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::fault::{Fault, Kind, Step};
+use crate::core::names::Cause;
 
 /// What a client with a heartbeat and timers is expected to see of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Named {
     pub kind: Kind,
     /// What a client is expected to see.
     pub expected: Expected,
+    /// The cause that it should name, where it finds a deadlock or a timeout.
+    pub cause: Option<Cause>,
     /// One line for people.
     pub about: &'static str,
 }
@@ -76,50 +79,76 @@ const fn named(name: &'static str, kind: Kind, expected: Expected, about: &'stat
         name,
         kind,
         expected,
+        cause: None,
         about,
     }
 }
 
-use Expected::{Deadlock, Error, Success, Timeout};
+const fn deadlock(name: &'static str, kind: Kind, cause: Cause, about: &'static str) -> Named {
+    Named {
+        cause: Some(cause),
+        ..named(name, kind, Expected::Deadlock, about)
+    }
+}
+
+const fn timeout(name: &'static str, kind: Kind, cause: Cause, about: &'static str) -> Named {
+    Named {
+        cause: Some(cause),
+        ..named(name, kind, Expected::Timeout, about)
+    }
+}
+
+const fn error(name: &'static str, kind: Kind, about: &'static str) -> Named {
+    named(name, kind, Expected::Error, about)
+}
+
+const fn success(name: &'static str, kind: Kind, about: &'static str) -> Named {
+    named(name, kind, Expected::Success, about)
+}
+
+use Cause::{NoDataConnection, PathDead, SilentServer, ZeroWindow};
 
 #[rustfmt::skip]
 const NAMES: &[Named] = &[
-    named("stop-reading", Kind::StopReading { after: MID }, Deadlock, "the peer stops reading in mid-file: its window closes"),
-    named("no-greeting", Kind::NoReply(Step::Greeting), Timeout, "the connection is accepted, no greeting comes"),
-    named("no-reply-user", Kind::NoReply(Step::User), Timeout, "no reply to USER"),
-    named("no-reply-pass", Kind::NoReply(Step::Pass), Timeout, "no reply to PASS"),
-    named("no-reply-epsv", Kind::NoReply(Step::Epsv), Timeout, "no reply to EPSV or PASV"),
-    named("no-reply-stor", Kind::NoReply(Step::Stor), Timeout, "no 150 after STOR"),
-    named("silent-226", Kind::NoReply(Step::Final), Timeout, "all data is read, no final reply comes"),
-    named("no-reply-size", Kind::NoReply(Step::Size), Timeout, "no reply to SIZE"),
-    named("no-reply-rnfr", Kind::NoReply(Step::Rnfr), Timeout, "no reply to RNFR"),
-    named("no-reply-rnto", Kind::NoReply(Step::Rnto), Timeout, "no reply to RNTO, which is not executed"),
-    named("rnto-done-no-reply", Kind::RntoDoneNoReply, Timeout, "no reply to RNTO, which is executed"),
-    named("data-not-accepted", Kind::DataNotAccepted, Timeout, "the data port answers no SYN"),
-    named("data-refused", Kind::DataRefused, Error, "the data port is closed"),
-    named("trickle", Kind::Trickle { after: 0, bytes_per_second: 64 * 1024 }, Success, "the peer reads 64 KiB/s"),
-    named("late-226", Kind::Late226(Duration::from_secs(5)), Success, "the final reply comes 5 s late"),
-    named("reset-mid-file", Kind::Reset { after: MID, silent: false }, Error, "the data connection is reset in mid-file, then 426"),
-    named("reset-mid-file-silent", Kind::Reset { after: MID, silent: true }, Error, "the data connection is reset in mid-file, no reply"),
-    named("close-mid-file", Kind::Close { after: MID, silent: false }, Error, "the data connection is closed in mid-file, then 426"),
-    named("close-mid-file-silent", Kind::Close { after: MID, silent: true }, Error, "the data connection is closed in mid-file, no reply"),
-    named("control-drop", Kind::ControlDrop { after: MID }, Error, "the control connection is closed in mid-file"),
-    named("stor-421", Kind::StorReply(421), Error, "421 to STOR, and the session ends"),
-    named("stor-450", Kind::StorReply(450), Error, "450 to STOR: file busy"),
-    named("stor-452", Kind::StorReply(452), Error, "452 to STOR: no space"),
-    named("stor-550", Kind::StorReply(550), Error, "550 to STOR: permission denied"),
-    named("stor-552", Kind::StorReply(552), Error, "552 to STOR: quota exceeded"),
-    named("stor-553", Kind::StorReply(553), Error, "553 to STOR: name not allowed"),
-    named("mid-file-452", Kind::MidReply { code: 452, after: MID }, Error, "the disk is full in mid-file"),
-    named("mid-file-552", Kind::MidReply { code: 552, after: MID }, Error, "the quota is exceeded in mid-file"),
-    named("garbage-reply", Kind::Garbage(Step::Stor), Error, "the reply to STOR is garbage"),
-    named("endless-reply", Kind::Endless(Step::Stor), Timeout, "the reply to STOR never ends"),
-    named("drip-greeting", Kind::Drip { step: Step::Greeting, every: SECOND }, Timeout, "the greeting comes one byte a second"),
-    named("drip-reply", Kind::Drip { step: Step::Stor, every: SECOND }, Timeout, "the reply to STOR comes one byte a second"),
-    named("wrong-pasv", Kind::WrongPasv, Error, "EPSV is refused, PASV names a foreign address"),
-    named("epsv-refused", Kind::EpsvRefused, Success, "EPSV is refused, PASV works"),
-    named("login-refused", Kind::LoginRefused, Error, "530 to PASS"),
-    named("seats", Kind::Seats { max: 0 }, Error, "421 instead of a greeting: too many sessions"),
+    deadlock("stop-reading", Kind::StopReading { after: MID }, ZeroWindow, "the peer stops reading in mid-file: its window closes"),
+    deadlock("path-dead-transfer", Kind::DeadPath { after: MID }, PathDead, "no packet comes through any more in mid-file"),
+    deadlock("path-dead-reply", Kind::DeadPathAt(Step::Stor), PathDead, "no packet comes through any more after STOR"),
+    deadlock("path-dead-final", Kind::DeadPathAt(Step::Final), PathDead, "all data is read, then no packet comes through any more"),
+    timeout("no-greeting", Kind::NoReply(Step::Greeting), SilentServer, "the connection is accepted, no greeting comes"),
+    timeout("no-reply-user", Kind::NoReply(Step::User), SilentServer, "no reply to USER"),
+    timeout("no-reply-pass", Kind::NoReply(Step::Pass), SilentServer, "no reply to PASS"),
+    timeout("no-reply-epsv", Kind::NoReply(Step::Epsv), SilentServer, "no reply to EPSV or PASV"),
+    timeout("no-reply-stor", Kind::NoReply(Step::Stor), SilentServer, "no 150 after STOR"),
+    timeout("silent-226", Kind::NoReply(Step::Final), SilentServer, "all data is read, no final reply comes"),
+    timeout("no-reply-size", Kind::NoReply(Step::Size), SilentServer, "no reply to SIZE"),
+    timeout("no-reply-rnfr", Kind::NoReply(Step::Rnfr), SilentServer, "no reply to RNFR"),
+    timeout("no-reply-rnto", Kind::NoReply(Step::Rnto), SilentServer, "no reply to RNTO, which is not executed"),
+    timeout("rnto-done-no-reply", Kind::RntoDoneNoReply, SilentServer, "no reply to RNTO, which is executed"),
+    timeout("data-not-accepted", Kind::DataNotAccepted, NoDataConnection, "the data port answers no SYN"),
+    error("data-refused", Kind::DataRefused, "the data port is closed"),
+    success("trickle", Kind::Trickle { after: 0, bytes_per_second: 64 * 1024 }, "the peer reads 64 KiB/s"),
+    success("late-226", Kind::Late226(Duration::from_secs(5)), "the final reply comes 5 s late"),
+    error("reset-mid-file", Kind::Reset { after: MID, silent: false }, "the data connection is reset in mid-file, then 426"),
+    error("reset-mid-file-silent", Kind::Reset { after: MID, silent: true }, "the data connection is reset in mid-file, no reply"),
+    error("close-mid-file", Kind::Close { after: MID, silent: false }, "the data connection is closed in mid-file, then 426"),
+    error("close-mid-file-silent", Kind::Close { after: MID, silent: true }, "the data connection is closed in mid-file, no reply"),
+    error("control-drop", Kind::ControlDrop { after: MID }, "the control connection is closed in mid-file"),
+    error("stor-421", Kind::StorReply(421), "421 to STOR, and the session ends"),
+    error("stor-450", Kind::StorReply(450), "450 to STOR: file busy"),
+    error("stor-452", Kind::StorReply(452), "452 to STOR: no space"),
+    error("stor-550", Kind::StorReply(550), "550 to STOR: permission denied"),
+    error("stor-552", Kind::StorReply(552), "552 to STOR: quota exceeded"),
+    error("stor-553", Kind::StorReply(553), "553 to STOR: name not allowed"),
+    error("mid-file-452", Kind::MidReply { code: 452, after: MID }, "the disk is full in mid-file"),
+    error("mid-file-552", Kind::MidReply { code: 552, after: MID }, "the quota is exceeded in mid-file"),
+    error("garbage-reply", Kind::Garbage(Step::Stor), "the reply to STOR is garbage"),
+    timeout("endless-reply", Kind::Endless(Step::Stor), SilentServer, "the reply to STOR never ends"),
+    timeout("drip-greeting", Kind::Drip { step: Step::Greeting, every: SECOND }, SilentServer, "the greeting comes one byte a second"),
+    timeout("drip-reply", Kind::Drip { step: Step::Stor, every: SECOND }, SilentServer, "the reply to STOR comes one byte a second"),
+    error("wrong-pasv", Kind::WrongPasv, "EPSV is refused, PASV names a foreign address"),
+    success("epsv-refused", Kind::EpsvRefused, "EPSV is refused, PASV works"),
+    error("login-refused", Kind::LoginRefused, "530 to PASS"),
+    error("seats", Kind::Seats { max: 0 }, "421 instead of a greeting: too many sessions"),
 ];
 
 impl Fault {
@@ -155,6 +184,8 @@ mod tests {
         for (i, entry) in NAMES.iter().enumerate() {
             assert_eq!(entry.kind.name(), entry.name);
             assert_eq!(Fault::from_name(entry.name).unwrap().kind, entry.kind);
+            let found_by_us = matches!(entry.expected, Expected::Deadlock | Expected::Timeout);
+            assert_eq!(entry.cause.is_some(), found_by_us, "{}", entry.name);
             assert!(
                 NAMES[..i].iter().all(|other| other.name != entry.name),
                 "{}",

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::data::DataConn;
 use super::session::{End, Flow, Session};
 use super::wait::{Term, ended, wait};
-use crate::clock::mono;
+use crate::clock::{Mono, mono};
 
 /// How the next reply is delivered.
 pub(super) enum Spoil {
@@ -81,9 +81,19 @@ impl Session {
     /// Holds the session still until the term is over: nothing is read from any socket, though
     /// a reset of the data connection is seen. Without an end it lets go when the client has
     /// closed the control connection.
-    pub(super) fn freeze(&mut self, term: &Term, mut data: Option<&mut DataConn>) -> Flow {
+    pub(super) fn freeze(&mut self, term: &Term, data: Option<&mut DataConn>) -> Flow {
+        self.freeze_at_most(term, None, data)
+    }
+
+    /// The same; without an end of its own it also lets go at `bound`.
+    pub(super) fn freeze_at_most(
+        &mut self,
+        term: &Term,
+        bound: Option<Mono>,
+        mut data: Option<&mut DataConn>,
+    ) -> Flow {
         self.shared.hub.count(|counters| counters.frozen += 1);
-        let outcome = self.frozen(term, &mut data);
+        let outcome = self.frozen(term, bound, &mut data);
         self.shared.hub.count(|counters| counters.frozen -= 1);
         match outcome {
             Ok(()) => self.publish_thawed(),
@@ -96,9 +106,10 @@ impl Session {
         outcome
     }
 
-    fn frozen(&self, term: &Term, data: &mut Option<&mut DataConn>) -> Flow {
+    fn frozen(&self, term: &Term, bound: Option<Mono>, data: &mut Option<&mut DataConn>) -> Flow {
+        let lets_go = matches!(term, Term::Forever);
+        let bound = bound.filter(|_| lets_go);
         loop {
-            let lets_go = matches!(term, Term::Forever);
             let mut fds = vec![self.shared.stop.watch()];
             if lets_go {
                 fds.push(PollFd::new(&self.control, PollFlags::RDHUP));
@@ -107,8 +118,8 @@ impl Session {
             let watched = data.as_ref().and_then(|data| data.watch());
             let watches_data = watched.is_some();
             fds.extend(watched);
-            wait(&mut fds, term.deadline())?;
-            let gone = lets_go && ended(fds[1].revents());
+            wait(&mut fds, term.deadline().or(bound))?;
+            let gone = lets_go && ended(fds[1].revents()) || bound.is_some_and(|end| mono() >= end);
             let found = fds.last().map_or(PollFlags::empty(), PollFd::revents);
             drop(fds);
             if let (true, Some(data)) = (watches_data, data.as_mut()) {

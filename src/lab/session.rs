@@ -171,6 +171,7 @@ impl Session {
         let Strike { kind, term } = strike;
         match kind {
             Kind::NoReply(_) => self.freeze(&term, None)?,
+            Kind::DeadPathAt(_) => self.lose_path(&term, None)?,
             Kind::Drip { every, .. } => self.spoil = Some(Spoil::Drip { every, term }),
             Kind::Endless(_) => self.spoil = Some(Spoil::Endless { term }),
             _ => {}

@@ -59,11 +59,24 @@ struct Upload {
     pace: Option<Pace>,
 }
 
+impl Upload {
+    /// Writes what has been received so far.
+    fn take_received(&mut self) -> Flow {
+        let mut buf = vec![0; CHUNK];
+        while let Some(n) = self.data.read_received(&mut buf)? {
+            self.file.write_all(&buf[..n])?;
+        }
+        Ok(())
+    }
+}
+
 impl Session {
     pub(super) fn stor(&mut self, path: &VPath) -> Flow {
         let name = path.to_string();
+        let mut dead_path = None;
         if let Some(strike) = self.strike_at(Step::Stor, &name)? {
             match strike.kind {
+                Kind::DeadPathAt(_) => dead_path = Some(strike.term),
                 Kind::Garbage(_) => return self.garbage(),
                 Kind::StorReply(code) => return self.refuse(code),
                 _ => self.hold_or_spoil(strike)?,
@@ -85,9 +98,12 @@ impl Session {
             session: self.id,
             path: name.clone(),
         });
-        let Some(data) = self.accept_data()? else {
+        let Some(mut data) = self.accept_data()? else {
             return self.reply(425, "No data connection came.");
         };
+        if let Some(term) = dead_path {
+            self.lose_path(&term, Some(&mut data))?;
+        }
         let faults = VecDeque::from(self.shared.armed.mid_file(&name));
         let stops = |kind: &Kind| matches!(kind, Kind::StopReading { .. });
         if faults.iter().any(|(_, slot)| stops(&slot.fault.kind)) {
@@ -210,6 +226,12 @@ impl Session {
         let Strike { kind, term } = strike;
         match kind {
             Kind::StopReading { .. } => self.freeze(&term, Some(&mut upload.data))?,
+            Kind::DeadPath { .. } => {
+                self.deafen(Some(&upload.data))?;
+                // The window opens again: the client sends into nothing, and does not just wait.
+                upload.take_received()?;
+                self.freeze_deaf(&term, Some(&mut upload.data))?;
+            }
             Kind::Trickle {
                 bytes_per_second, ..
             } => {
@@ -298,6 +320,7 @@ impl Session {
                 return Ok(false);
             }
             Kind::NoReply(_) => self.freeze(&strike.term, data.as_mut())?,
+            Kind::DeadPathAt(_) => self.lose_path(&strike.term, data.as_mut())?,
             Kind::Late226(time) => self.freeze(&Term::At(mono() + time), data.as_mut())?,
             _ => self.hold_or_spoil(strike)?,
         }

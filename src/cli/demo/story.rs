@@ -391,7 +391,10 @@ impl Story {
 /// Whether the fault strikes before the login is done.
 fn strikes_a_new_session(kind: &Kind) -> bool {
     match kind {
-        Kind::NoReply(step) | Kind::Garbage(step) | Kind::Endless(step) => before_login(*step),
+        Kind::NoReply(step)
+        | Kind::DeadPathAt(step)
+        | Kind::Garbage(step)
+        | Kind::Endless(step) => before_login(*step),
         Kind::Drip { step, .. } => before_login(*step),
         Kind::LoginRefused | Kind::Seats { .. } => true,
         _ => false,
