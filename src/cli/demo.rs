@@ -2,7 +2,6 @@
 //! happens. It listens on loopback only, writes below one folder, removes nothing that it did not
 //! make, and ends with 1 if a file did not come through whole.
 
-mod ask;
 mod cast;
 mod narrate;
 mod place;
@@ -19,14 +18,14 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 
 use clap::Args;
 use slog::{Level, Logger, warn};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use self::place::Place;
 use self::story::{Play, Story};
 use self::tap::{Note, Tap};
 use self::tell::Tell;
-use super::{EXIT_FAILED, EXIT_USAGE, Global, run};
+use super::signals::Signals;
+use super::{EXIT_FAILED, EXIT_USAGE, Global, complain, run};
 use crate::app::{self, End};
 use crate::config::{self, Loaded, LogFormat, Sources};
 use crate::core::names::Cause;
@@ -247,11 +246,7 @@ fn until(
     events: SyncSender<Event>,
     place: Place,
 ) -> io::Result<impl Future<Output = ()>> {
-    let mut signals = Signals {
-        int: signal(SignalKind::interrupt())?,
-        term: signal(SignalKind::terminate())?,
-        hup: signal(SignalKind::hangup())?,
-    };
+    let mut signals = Signals::listen()?;
     Ok(async move {
         tokio::select! {
             // A story that is gone counts as one that has ended.
@@ -264,22 +259,6 @@ fn until(
             std::process::exit(128 + number);
         });
     })
-}
-
-struct Signals {
-    int: Signal,
-    term: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.int.recv() => libc::SIGINT,
-            _ = self.term.recv() => libc::SIGTERM,
-            _ = self.hup.recv() => libc::SIGHUP,
-        }
-    }
 }
 
 /// Lists the faults; the exit code of wrong usage, for nothing is played.
@@ -308,8 +287,4 @@ fn refuse_fault(name: &str) -> ExitCode {
         io::stderr().lock().write_all(text.as_bytes())
     };
     ExitCode::from(EXIT_USAGE)
-}
-
-fn complain(what: &str) {
-    let _ = writeln!(io::stderr().lock(), "ftpulse: {what}");
 }

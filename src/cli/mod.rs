@@ -2,9 +2,16 @@
 //! has its own file; wrong usage and wrong configuration end with 2 before anything is touched.
 
 mod check;
+mod client;
 #[cfg(feature = "lab")]
 mod demo;
+mod incidents;
+mod look;
 mod run;
+mod signals;
+mod status;
+mod table;
+mod words;
 
 use crate::config::{self, Loaded, Sources};
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -58,7 +65,9 @@ enum Command {
     Check(check::Arguments),
     #[cfg(feature = "lab")]
     Demo(demo::Arguments),
+    Incidents(incidents::Arguments),
     Run(run::Arguments),
+    Status(status::Arguments),
 }
 
 /// The argument that names the configuration file.
@@ -91,7 +100,28 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(global, arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => demo::main(global, arguments),
+        Command::Incidents(arguments) => incidents::main(global, &arguments),
         Command::Run(arguments) => run::main(global, arguments),
+        Command::Status(arguments) => status::main(global, &arguments),
+    }
+}
+
+/// Says what went wrong; nobody reads a standard error that is gone, the exit code still tells.
+fn complain(what: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "ftpulse: {what}");
+}
+
+/// Writes to standard output at once. A reader that has seen enough (`| head`) is no failure.
+fn show(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    let shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match shown {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("standard output cannot be written: {error}"));
+            ExitCode::from(EXIT_FAILED)
+        }
     }
 }
 

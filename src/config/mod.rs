@@ -23,7 +23,7 @@ use fault::Wrong;
 use layer::Layer;
 use settings::Settings;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the configuration comes from.
 #[derive(Clone, Default)]
@@ -91,6 +91,14 @@ pub fn load(sources: Sources) -> Result<Loaded, Faults> {
     }
     rules::check(&mut settings);
     build::build(settings, warnings).map_err(|settings| Faults(settings.faults))
+}
+
+/// The secret in a file that is no part of a configuration, read by the same rules.
+///
+/// # Errors
+/// Why there is none, in words; nothing of the content is quoted.
+pub fn secret_file(path: &Path) -> Result<Secret, String> {
+    secret::read(path).map(Secret::new)
 }
 
 fn named_file(sources: &Sources, faults: &mut Vec<Fault>) -> Option<(PathBuf, &'static str)> {

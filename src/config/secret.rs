@@ -20,7 +20,8 @@ pub(super) fn from_file(path: &Path, key: &str, origin: Option<&str>) -> Result<
     })
 }
 
-fn read(path: &Path) -> Result<String, String> {
+/// The secret in a file; otherwise why there is none, without quoting it.
+pub(super) fn read(path: &Path) -> Result<String, String> {
     let facts = path.metadata().map_err(|error| error.to_string())?;
     if !facts.is_file() {
         return Err("it is not a regular file".into());

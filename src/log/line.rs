@@ -58,7 +58,7 @@ fn as_json(record: &Record, values: &OwnedKVList, ts: String) -> io::Result<Stri
 
 /// JSON with a line end. JSON itself escapes only C0; what is left of the dangerous characters
 /// stands inside strings and lies in the basic plane.
-fn sealed(raw: &str) -> String {
+pub fn sealed(raw: &str) -> String {
     let mut line = String::with_capacity(raw.len() + 1);
     for c in raw.chars() {
         if escape::is_dangerous(c) {

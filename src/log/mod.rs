@@ -8,7 +8,7 @@ mod escape;
 mod line;
 
 pub use escape::{chain, escape, escape_bytes, escape_reply};
-pub use line::Form;
+pub use line::{Form, sealed};
 
 use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};

@@ -4,7 +4,8 @@
 use super::cast::{Dropped, Found};
 use super::story::Story;
 use super::tap::Note;
-use super::tell::{Tone, seconds, size};
+use super::tell::{Tone, seconds};
+use crate::cli::words::size;
 use crate::clock::mono;
 use crate::lab::{Expected, TransferEnd};
 

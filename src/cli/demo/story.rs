@@ -3,18 +3,18 @@
 //! does not come within a generous bound ends the demo as failed. `narrate` puts it into words.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::Event;
-use super::ask;
 use super::cast::Cast;
 use super::place::Place;
-use super::tell::{Tell, Tone, size};
+use super::tell::{Tell, Tone};
 use crate::app::End;
+use crate::cli::client::Client;
+use crate::cli::words::size;
 use crate::clock::{Mono, mono};
 use crate::config::Setting;
 use crate::core::names::Beat;
@@ -108,7 +108,7 @@ pub struct Story {
     /// A pair that has come and waits until another has made room for it.
     pub(super) at_the_door: bool,
     seen: Subscriber,
-    http: Option<SocketAddr>,
+    http: Option<Client>,
     asked: Mono,
 }
 
@@ -164,13 +164,12 @@ impl Story {
     }
 
     fn opening(&mut self) -> Result<(), Stop> {
-        while self.http.is_none() {
+        let http = loop {
+            if let Some(client) = &self.http {
+                break client.base().to_owned();
+            }
             self.turn()?;
-        }
-        let http = self
-            .http
-            .map(|address| format!("http://{address}"))
-            .unwrap_or_default();
+        };
         self.introduce(&http);
         Ok(())
     }
@@ -303,7 +302,7 @@ impl Story {
         }
         self.watch_the_beats();
         match event {
-            Ok(Event::Listening(address)) => self.http = Some(address),
+            Ok(Event::Listening(address)) => self.http = Some(Client::at(address)),
             Ok(Event::Note(note)) => self.heard(&note),
             Ok(Event::Stopping) => {
                 self.say_stopping();
@@ -338,7 +337,7 @@ impl Story {
         }
         self.asked = now;
         // A status that does not come this time comes the next time.
-        let Some(status) = self.http.and_then(|address| ask::status(address).ok()) else {
+        let Some(status) = self.http.as_ref().and_then(|client| client.status().ok()) else {
             return;
         };
         let slots = status.routes.iter().flat_map(|route| &route.slots);

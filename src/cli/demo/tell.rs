@@ -4,6 +4,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
+use crate::cli::look::Look;
 use crate::clock::{Mono, mono};
 
 /// Columns of a wrapped line: what every terminal has.
@@ -47,15 +48,11 @@ pub struct Tell {
 impl Tell {
     /// A story that begins now; a quiet one is not written.
     pub fn new(quiet: bool) -> Self {
-        let terminal = io::stdout().is_terminal();
-        let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let color = terminal && !set("NO_COLOR") && !dumb;
         Self {
             start: mono(),
             quiet,
-            color,
-            wrap: terminal,
+            color: Look::of_stdout().color,
+            wrap: io::stdout().is_terminal(),
             gone: false,
         }
     }
@@ -146,21 +143,6 @@ pub fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// A size for people.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,11 +158,5 @@ mod tests {
             ["a", "/very/long/path", "b"]
         );
         assert_eq!(wrap("", 6), [""]);
-    }
-
-    #[test]
-    fn sizes_are_told_in_the_unit_that_fits() {
-        let told: Vec<_> = [0, 1023, 1024, 2 << 20, (1 << 20) - 1].map(size).into();
-        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "2.0 MiB", "1.0 MiB"]);
     }
 }
