@@ -1,6 +1,8 @@
 //! The one place that asks what time it is. Decisions take a `Mono` as a parameter.
 
 use std::sync::OnceLock;
+#[cfg(feature = "lab")]
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Monotonic time: how long this process's clock has run. Not touched by steps of the wall clock.
@@ -18,7 +20,28 @@ pub fn mono() -> Mono {
 /// Wall-clock time as Unix seconds, for people and metrics; never for decisions.
 #[allow(clippy::disallowed_methods)]
 pub fn unix() -> f64 {
-    SystemTime::now()
+    let system = SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0.0, |d| d.as_secs_f64())
+        .map_or(0.0, |d| d.as_secs_f64());
+    system + step()
+}
+
+/// How far the wall clock of this process was set off for a test.
+#[cfg(feature = "lab")]
+static STEP_MS: AtomicI64 = AtomicI64::new(0);
+
+/// Sets the wall clock of this process forward, or back: what somebody's `date -s` does to it.
+#[cfg(feature = "lab")]
+pub fn step_wall(by_ms: i64) {
+    STEP_MS.fetch_add(by_ms, Ordering::SeqCst);
+}
+
+#[cfg(feature = "lab")]
+fn step() -> f64 {
+    STEP_MS.load(Ordering::SeqCst) as f64 / 1e3
+}
+
+#[cfg(not(feature = "lab"))]
+fn step() -> f64 {
+    0.0
 }

@@ -56,6 +56,9 @@ pub struct SlotStatus {
     pub bytes_sent: u64,
     /// Missed beats in a row.
     pub failures: u32,
+    /// How long ago the Ping of its last good beat was sent, seconds.
+    #[serde(default)]
+    pub silence_seconds: f64,
     /// The longest time so far from one good beat of the slot to the next, seconds.
     #[serde(default)]
     pub longest_silence_seconds: f64,

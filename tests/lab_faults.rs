@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ftpulse::clock::mono;
-use ftpulse::core::vouch::Socket;
+use ftpulse::core::evidence::Socket;
 use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd};
 use ftpulse::sys::socket;
 use lab_common::*;

@@ -330,6 +330,45 @@ fn a_spool_on_a_hung_disk_ends_the_process_with_70() {
     assert_eq!(lab.counters().rename_count, 0, "nothing was published");
 }
 
+/// With the default settings.
+#[test]
+fn a_file_whose_disk_hangs_for_a_while_is_named_so_and_delivered_whole() {
+    let root = temp_dir();
+    let lab = LabServer::start(root.path(), ftpulse::lab::Script::healthy()).unwrap();
+    let settings = Settings::new().route_to("main", &lab.url("in"), lab.password());
+    let inner = settings.spool("main").join("share");
+    std::fs::create_dir(&inner).unwrap();
+    let Some(disk) = hung::HungDisk::mount(&inner, &["one.bin"]) else {
+        println!("skipped: this machine does not permit a FUSE mount");
+        return;
+    };
+    // The mount's files cannot be deleted.
+    let service = settings.key("routes.main.after", "keep").start();
+    wait_until("an uploader hangs in a read", PATIENCE, || {
+        disk.reads() >= 1
+    });
+    let began = clock::mono();
+    service.put("main", "other.bin", b"flows meanwhile");
+    service.wait_delivered("other.bin");
+    let found = service.wait_log("deadlock found", |_| true);
+    println!(
+        "hung disk: cause {} in phase {}, found after {:.1?}",
+        found["cause"],
+        found["phase"],
+        clock::mono() - began
+    );
+    assert_eq!(found["cause"], "disk", "{found}");
+    disk.mend();
+    service.wait_delivered("share/one.bin");
+    println!("delivered after {:.1?}", clock::mono() - began);
+    let arrived = std::fs::read(root.path().join("in/share/one.bin")).unwrap();
+    assert_eq!(arrived, vec![0; hung::SIZE as usize]);
+    assert_eq!(lab.counters().rename_count, 2, "each was published once");
+    service.wait_metrics("the old worker has left", |m| {
+        m.get("ftpulse_stranded_workers", &[]) == Some(0.0)
+    });
+}
+
 /// The service's own /etc/resolv.conf, in a mount namespace of its own, names a loopback address
 /// that takes questions and never answers.
 #[test]

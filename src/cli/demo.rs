@@ -7,10 +7,9 @@ mod narrate;
 mod place;
 mod story;
 mod summary;
-mod tap;
 mod tell;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,9 +21,10 @@ use tokio::sync::oneshot;
 
 use self::place::Place;
 use self::story::{Play, Story};
-use self::tap::{Note, Tap};
 use self::tell::Tell;
 use super::signals::Signals;
+use super::stage::{self, Offer};
+use super::tap::{Note, Tap};
 use super::{EXIT_FAILED, EXIT_USAGE, Global, complain, run};
 use crate::app::{self, End};
 use crate::config::{self, Loaded, LogFormat, Sources};
@@ -78,7 +78,7 @@ enum Event {
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: Arguments) -> ExitCode {
     let Some(named) = Fault::names().iter().find(|n| n.name == arguments.fault) else {
-        return refuse_fault(&arguments.fault);
+        return stage::refuse_fault("demo", &arguments.fault, &offers());
     };
     let place = match Place::open(arguments.dir.as_deref()) {
         Ok(place) => place,
@@ -145,7 +145,10 @@ fn play(
     let teller = teller
         .spawn(move || story.tell())
         .map_err(|e| format!("cannot start a thread: {e}"))?;
-    let tapped = Logger::root(Tap::new(logger, events.clone()), slog::o!());
+    let tell = events.clone();
+    // A note that finds the queue full is lost to the story, not to the log.
+    let tap = Tap::new(logger, move |note| drop(tell.try_send(Event::Note(note))));
+    let tapped = Logger::root(tap, slog::o!());
     let listening = events.clone();
     let ended = actix_rt::System::new().block_on(async {
         let stop = until(finished, events.clone(), place.clone())
@@ -261,30 +264,13 @@ fn until(
     })
 }
 
-/// Lists the faults; the exit code of wrong usage, for nothing is played.
-fn refuse_fault(name: &str) -> ExitCode {
-    let mut text = String::new();
-    if let Err(unknown) = Fault::from_name(name)
-        && name != "help"
-    {
-        let name = log::escape(&unknown.name).into_owned();
-        text.push_str(&format!("ftpulse: no fault is called {name:?}"));
-        if let Some(near) = unknown.nearest {
-            text.push_str(&format!("; did you mean {near:?}?"));
-        }
-        text.push_str("\n\n");
-    }
-    text.push_str("The faults of the demo's FTP server, and what the service sees of each:\n\n");
-    for named in Fault::names() {
-        let (name, expected) = (named.name, named.expected);
-        text.push_str(&format!("  {name:22} {expected:9} {}\n", named.about));
-    }
-    text.push_str("\nExample: ftpulse demo --fault silent-226\n");
-    // Nobody reads an output that is gone; the exit code still tells.
-    let _ = if name == "help" {
-        io::stdout().lock().write_all(text.as_bytes())
-    } else {
-        io::stderr().lock().write_all(text.as_bytes())
-    };
-    ExitCode::from(EXIT_USAGE)
+fn offers() -> Vec<Offer> {
+    Fault::names()
+        .iter()
+        .map(|n| Offer {
+            name: n.name,
+            expected: n.expected,
+            about: n.about,
+        })
+        .collect()
 }

@@ -5,12 +5,18 @@ mod check;
 mod client;
 #[cfg(feature = "lab")]
 mod demo;
+#[cfg(feature = "lab")]
+mod drill;
 mod incidents;
 mod look;
 mod run;
 mod signals;
+#[cfg(feature = "lab")]
+mod stage;
 mod status;
 mod table;
+#[cfg(feature = "lab")]
+mod tap;
 mod words;
 
 use crate::config::{self, Loaded, Sources};
@@ -65,6 +71,8 @@ enum Command {
     Check(check::Arguments),
     #[cfg(feature = "lab")]
     Demo(demo::Arguments),
+    #[cfg(feature = "lab")]
+    Drill(drill::Arguments),
     Incidents(incidents::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
@@ -100,6 +108,8 @@ pub fn main() -> ExitCode {
         Command::Check(arguments) => check::main(global, arguments),
         #[cfg(feature = "lab")]
         Command::Demo(arguments) => demo::main(global, arguments),
+        #[cfg(feature = "lab")]
+        Command::Drill(arguments) => drill::main(global, arguments),
         Command::Incidents(arguments) => incidents::main(global, &arguments),
         Command::Run(arguments) => run::main(global, arguments),
         Command::Status(arguments) => status::main(global, &arguments),

@@ -23,13 +23,19 @@ pub(super) struct Builder {
 }
 
 /// Builds the model; the settings come back if there is any fault.
-pub(super) fn build(settings: Settings, warnings: Vec<String>) -> Result<Loaded, Settings> {
+pub(super) fn build(
+    settings: Settings,
+    warnings: Vec<String>,
+    need_a_route: bool,
+) -> Result<Loaded, Settings> {
     let mut builder = Builder {
         settings,
         warnings,
         effective: BTreeMap::new(),
     };
-    builder.need_a_route();
+    if need_a_route {
+        builder.need_a_route();
+    }
     let token = builder.token();
     let mut routes = BTreeMap::new();
     let names: Vec<String> = builder.settings.routes.keys().cloned().collect();

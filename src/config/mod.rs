@@ -77,6 +77,18 @@ pub fn allowed(key: &keys::Key) -> String {
 /// Every fault of every layer, at once. Only when the file itself cannot be read, the checks
 /// of what is missing or contradictory wait, for it might hold what they look for.
 pub fn load(sources: Sources) -> Result<Loaded, Faults> {
+    load_for(sources, true)
+}
+
+/// The same for whoever brings routes of its own: none need be configured.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_without_routes(sources: Sources) -> Result<Loaded, Faults> {
+    load_for(sources, false)
+}
+
+fn load_for(sources: Sources, need_a_route: bool) -> Result<Loaded, Faults> {
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
     let file = match named_file(&sources, &mut faults) {
         Some((path, named_by)) => file::layer(&path, named_by, &mut faults),
@@ -90,7 +102,7 @@ pub fn load(sources: Sources) -> Result<Loaded, Faults> {
         return Err(Faults(settings.faults));
     }
     rules::check(&mut settings);
-    build::build(settings, warnings).map_err(|settings| Faults(settings.faults))
+    build::build(settings, warnings, need_a_route).map_err(|settings| Faults(settings.faults))
 }
 
 /// The secret in a file that is no part of a configuration, read by the same rules.

@@ -15,4 +15,4 @@ pub use error::Trouble;
 pub use probe::{Features, Listing};
 pub use publish::{Resolved, resolve, take_away};
 pub use session::{Session, Setup};
-pub use transfer::send;
+pub use transfer::{REASON_BOUND, send};

@@ -34,7 +34,7 @@ const CHUNK: usize = 512 * 1024;
 /// Buffer of the plain loop, where sendfile does not work.
 const BUFFER: usize = 128 * 1024;
 /// How long a reply may follow a broken data connection: it only tells why.
-const REASON_BOUND: Duration = Duration::from_secs(2);
+pub const REASON_BOUND: Duration = Duration::from_secs(2);
 /// Bounds of the pauses between two looks at the send queue: no event tells that it is empty.
 const LOOK_FIRST: Duration = Duration::from_millis(1);
 const LOOK_LAST: Duration = Duration::from_millis(100);

@@ -1,13 +1,14 @@
 //! A disk that hangs: a FUSE file system, mounted without any library, whose files can be looked
-//! at and opened but never read. A read of one cannot be ended by any signal but KILL, like that
-//! of a dead NFS server.
+//! at and opened but not read until it is mended. A read of one cannot be ended by any signal but
+//! KILL, like that of a dead NFS server. Their content is all zeroes.
+
+#![allow(dead_code)] // each test file uses its own part
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 /// Size of each file.
@@ -16,8 +17,18 @@ pub const SIZE: u64 = 1 << 20;
 /// The mounted file system; unmounted on drop, which ends all reads.
 pub struct HungDisk {
     at: PathBuf,
-    reads: Arc<AtomicUsize>,
+    device: File,
+    reads: Arc<Mutex<Reads>>,
     server: Option<JoinHandle<()>>,
+}
+
+/// The reads that were asked for.
+#[derive(Default)]
+struct Reads {
+    count: usize,
+    mended: bool,
+    /// Number and size of those that hang.
+    waiting: Vec<(u64, u32)>,
 }
 
 impl HungDisk {
@@ -40,20 +51,31 @@ impl HungDisk {
         if !mounted.status.success() {
             return None;
         }
-        let reads = Arc::new(AtomicUsize::new(0));
+        let reads = Arc::new(Mutex::new(Reads::default()));
         let counted = Arc::clone(&reads);
         let names = names.to_vec();
-        let server = std::thread::spawn(move || serve(device, &names, &counted));
+        let served = device.try_clone().ok()?;
+        let server = std::thread::spawn(move || serve(served, &names, &counted));
         Some(Self {
             at: at.to_owned(),
+            device,
             reads,
             server: Some(server),
         })
     }
 
-    /// Reads that were asked for, and hang.
+    /// Reads that were asked for.
     pub fn reads(&self) -> usize {
-        self.reads.load(SeqCst)
+        self.reads.lock().unwrap().count
+    }
+
+    /// It works again: what hangs is answered, and whatever is read from now on.
+    pub fn mend(&self) {
+        let mut reads = self.reads.lock().unwrap();
+        reads.mended = true;
+        for (unique, size) in reads.waiting.drain(..) {
+            reply(&self.device, unique, Ok(vec![0; size as usize]));
+        }
     }
 }
 
@@ -145,7 +167,7 @@ fn listing(names: &[&str], from: u64) -> Vec<u8> {
 }
 
 /// Answers the kernel until the file system is unmounted.
-fn serve(mut device: File, names: &[&str], reads: &AtomicUsize) {
+fn serve(mut device: File, names: &[&str], reads: &Mutex<Reads>) {
     const HEADER: usize = 40;
     let mut request = vec![0; 1 << 20];
     while let Ok(length) = device.read(&mut request) {
@@ -191,8 +213,13 @@ fn serve(mut device: File, names: &[&str], reads: &AtomicUsize) {
                 .collect()),
             28 => Ok(listing(names, u64_at(body, 8))),
             15 => {
-                reads.fetch_add(1, SeqCst);
-                continue;
+                let (size, mut reads) = (u32_at(body, 16), reads.lock().unwrap());
+                reads.count += 1;
+                if !reads.mended {
+                    reads.waiting.push((unique, size));
+                    continue;
+                }
+                Ok(vec![0; size as usize])
             }
             // FORGET, INTERRUPT, BATCH_FORGET want no answer; the interrupted read stays.
             2 | 36 | 42 => continue,
@@ -200,12 +227,17 @@ fn serve(mut device: File, names: &[&str], reads: &AtomicUsize) {
             18 | 25 | 29 | 34 => Ok(Vec::new()),
             _ => Err(libc::ENOSYS),
         };
-        let (error, payload) = answer.map_or_else(|e| (-e, Vec::new()), |payload| (0, payload));
-        let mut out = Vec::with_capacity(16 + payload.len());
-        out.extend((16 + payload.len() as u32).to_ne_bytes());
-        out.extend(error.to_ne_bytes());
-        out.extend(unique.to_ne_bytes());
-        out.extend(payload);
-        let _ = device.write(&out);
+        reply(&device, unique, answer);
     }
+}
+
+fn reply(mut device: &File, unique: u64, answer: Result<Vec<u8>, i32>) {
+    let (error, payload) = answer.map_or_else(|e| (-e, Vec::new()), |payload| (0, payload));
+    let mut out = Vec::with_capacity(16 + payload.len());
+    out.extend((16 + payload.len() as u32).to_ne_bytes());
+    out.extend(error.to_ne_bytes());
+    out.extend(unique.to_ne_bytes());
+    out.extend(payload);
+    // The asker may be gone.
+    let _ = device.write(&out);
 }

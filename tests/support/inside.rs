@@ -1,6 +1,8 @@
 //! The service within the test's own process, so that its parts can be broken one by one:
 //! configured like the real one, with its HTTP side, on a thread of its own.
 
+#![allow(dead_code)] // each test file uses its own part
+
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
@@ -87,6 +89,12 @@ impl Inside {
             .find(|r| r["name"] == name)
             .expect("the route")
             .clone()
+    }
+
+    /// The incidents that `/api/incidents` tells.
+    pub fn incidents(&self) -> Vec<Value> {
+        let answer = http::get(self.http, "/api/incidents").expect("it answers");
+        serde_json::from_str(&answer.body).expect("a list")
     }
 
     /// What it says of the slots of route `main`.

@@ -16,7 +16,8 @@ use crate::pulse::WorkerHandle;
 /// How long a slot was without a good beat, whichever worker it had.
 #[derive(Debug, Clone, Copy)]
 pub struct Silences {
-    last_good: Mono,
+    /// When the Ping of the last good beat was sent.
+    pub last_good: Mono,
     /// The longest time from one good beat to the next.
     pub longest: Mono,
 }

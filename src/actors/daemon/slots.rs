@@ -86,6 +86,9 @@ impl Slot {
             file,
             bytes_sent: self.handle.as_ref().map_or(0, |h| h.bytes()),
             failures: self.beat.failures(),
+            silence_seconds: clock::mono()
+                .saturating_sub(self.silences.last_good)
+                .as_secs_f64(),
             longest_silence_seconds: self.silences.longest.as_secs_f64(),
         }
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::place::Place;
+use crate::cli::stage::content;
 use crate::clock::{Mono, mono};
 
 /// One dropped file.
@@ -110,22 +111,4 @@ impl Cast {
             Ok(_) | Err(_) => Found::Torn,
         }
     }
-}
-
-/// Bytes that look random and follow from the name: a shift of one of them shows.
-fn content(name: &str, bytes: u64) -> Vec<u8> {
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut state = seed | 1;
-    let length = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let mut out = Vec::with_capacity(length + 8);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out.truncate(length);
-    out
 }

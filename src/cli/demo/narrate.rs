@@ -3,8 +3,8 @@
 
 use super::cast::{Dropped, Found};
 use super::story::Story;
-use super::tap::Note;
 use super::tell::{Tone, seconds};
+use crate::cli::tap::Note;
 use crate::cli::words::size;
 use crate::clock::mono;
 use crate::lab::{Expected, TransferEnd};

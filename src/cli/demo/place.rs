@@ -2,10 +2,9 @@
 //! one is only taken when it is new, empty or marked as a demo's own, and nothing in it is removed.
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use crate::token;
+use crate::cli::stage;
 
 /// Marks a folder as a demo's own.
 const MARK: &str = ".ftpulse-demo";
@@ -112,21 +111,7 @@ fn failed(reason: String) -> Refusal {
 }
 
 fn temporary() -> Result<PathBuf, Refusal> {
-    let name = format!("ftpulse-demo-{}", token::new());
-    let dir = std::env::temp_dir().join(name);
-    let made = std::path::absolute(&dir).and_then(|dir| {
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map(|()| dir)
-    });
-    made.map_err(|e| {
-        let reason = format!(
-            "cannot make the folder {}: {e}; set TMPDIR to another place, or give --dir",
-            dir.display()
-        );
-        failed(reason)
-    })
+    stage::temporary("demo").map_err(|reason| failed(format!("{reason}, or give --dir")))
 }
 
 fn given(dir: &Path) -> Result<PathBuf, Refusal> {

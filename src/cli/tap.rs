@@ -1,14 +1,11 @@
-//! A tap on the service's log: every record goes to its logger as ever, and what the story may
-//! tell of (info and worse) also to the story, facts as text. It never waits: a record that finds
-//! the queue full is lost to the story, not to the log.
+//! A tap on the service's log: every record goes to its logger as ever, and what a demo or drill
+//! may tell of (info and worse) also to a listener, facts as text. The listener must not wait: it
+//! runs where the record is made.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::mpsc::SyncSender;
 
 use slog::{Drain, KV, Key, Level, Logger, Never, OwnedKVList, Record, Serializer};
-
-use super::Event;
 
 /// One record of the service's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,19 +30,19 @@ impl Note {
 }
 
 /// The drain.
-pub struct Tap {
+pub struct Tap<F> {
     log: Logger,
-    story: SyncSender<Event>,
+    listener: F,
 }
 
-impl Tap {
-    /// Logs to `log` and tells `story`.
-    pub fn new(log: Logger, story: SyncSender<Event>) -> Self {
-        Self { log, story }
+impl<F: Fn(Note)> Tap<F> {
+    /// Logs to `log` and tells `listener`.
+    pub fn new(log: Logger, listener: F) -> Self {
+        Self { log, listener }
     }
 }
 
-impl Drain for Tap {
+impl<F: Fn(Note)> Drain for Tap<F> {
     type Ok = ();
     type Err = Never;
 
@@ -61,7 +58,7 @@ impl Drain for Tap {
                 warning: record.level().is_at_least(Level::Warning),
                 facts: facts.0,
             };
-            let _ = self.story.try_send(Event::Note(note));
+            (self.listener)(note);
         }
         Ok(())
     }
@@ -70,6 +67,11 @@ impl Drain for Tap {
 struct Facts(BTreeMap<String, String>);
 
 impl Serializer for Facts {
+    /// A fact that is none is no fact.
+    fn emit_none(&mut self, _: Key) -> slog::Result {
+        Ok(())
+    }
+
     fn emit_arguments(&mut self, key: Key, value: &fmt::Arguments) -> slog::Result {
         self.0.insert(key.to_string(), value.to_string());
         Ok(())
@@ -83,15 +85,16 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     #[test]
-    fn a_record_reaches_the_story_with_its_own_and_its_loggers_facts() {
-        let (story, told) = sync_channel(8);
+    fn a_record_reaches_the_listener_with_its_own_and_its_loggers_facts() {
+        let (tell, told) = sync_channel(8);
+        let listener = move |note| tell.send(note).unwrap();
         let log = Logger::root(
-            Tap::new(Logger::root(Discard, o!()), story),
+            Tap::new(Logger::root(Discard, o!()), listener),
             o!("route" => "demo"),
         );
-        debug!(log, "not for the story");
+        debug!(log, "not for the listener");
         warn!(log, "deadlock found"; "epoch" => 2, "file" => None::<String>, "silent" => 1.5);
-        let Ok(Event::Note(note)) = told.try_recv() else {
+        let Ok(note) = told.try_recv() else {
             panic!("nothing was told")
         };
         assert_eq!(
@@ -100,6 +103,7 @@ mod tests {
         );
         assert_eq!((note.fact("route"), note.fact("epoch")), ("demo", "2"));
         assert_eq!((note.number("silent"), note.fact("absent")), (1.5, ""));
+        assert_eq!(note.fact("file"), "");
         assert!(told.try_recv().is_err());
     }
 }

@@ -1,0 +1,374 @@
+//! `ftpulse drill`: wedges uploads in every phase, with the user's own heartbeat and timer
+//! settings, and shows what was found, named, delivered, and how long an upload was stuck. One
+//! service, one route and one faulty server for each row, all on loopback and in a folder that is
+//! removed; the user's routes are not touched.
+
+mod matrix;
+mod row;
+mod table;
+mod watch;
+mod wedge;
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use clap::Args;
+use slog::{Level, Logger};
+use tokio::sync::oneshot;
+
+use self::row::{Outcome, Stand};
+use self::table::{Progress, Report};
+use super::client::Client;
+use super::look::Look;
+use super::signals::Signals;
+use super::stage::{self, Offer};
+use super::tap::{Note, Tap};
+use super::{ConfigFile, EXIT_FAILED, EXIT_USAGE, Global, complain, run, show};
+use crate::app;
+use crate::clock::{Mono, mono};
+use crate::config::{self, Config, Sources};
+use crate::log::{self, Form};
+use crate::pulse::Sabotage;
+use crate::report::SlotStatus;
+
+/// What the rows' files take to flow, beside the bounds of their faults.
+const FLOW: Duration = Duration::from_secs(10);
+
+/// Wedge uploads in every phase and see what your settings make of it.
+///
+/// Runs the real service against embedded FTP servers, one for each fault, with the heartbeat,
+/// timer, retry and quarantine settings of your configuration (its routes are left alone). Shows
+/// for each fault as what it was found, the cause that was named, after how long it was found and
+/// the file delivered, whether a torn file was ever seen, how many bytes were sent again, and how
+/// long the uploader was without a good beat. With the default settings it takes two minutes.
+/// Ends with 1 if any row is not as it should be.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:
+  ftpulse drill
+  ftpulse drill --fault stop-reading --config /etc/ftpulse.toml
+  FTPULSE__TIMERS__REPLY=10s ftpulse drill --json
+  ftpulse drill --fault help          lists the faults")]
+pub struct Arguments {
+    /// One fault, or all; `help` lists them.
+    #[arg(long, value_name = "NAME", default_value = "all")]
+    fault: String,
+    /// Print a JSON document in place of the table.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Runs the subcommand.
+pub fn main(global: Global, arguments: Arguments) -> ExitCode {
+    let user = match config::load_without_routes(Sources::of_process(arguments.file.config)) {
+        Ok(loaded) => loaded.config,
+        Err(faults) => {
+            complain(&faults.to_string());
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let mut rows = matrix::rows(&user);
+    if arguments.fault != "all" {
+        if !rows.iter().any(|r| r.name == arguments.fault) {
+            return stage::refuse_fault("drill", &arguments.fault, &offers(&rows));
+        }
+        rows.retain(|r| r.name == arguments.fault);
+    }
+    let dir = match stage::temporary("drill") {
+        Ok(dir) => dir,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    let report = play(global, arguments.json, &user, rows, &dir);
+    let removed = std::fs::remove_dir_all(&dir);
+    let code = match &report {
+        Ok(report) => told(report, arguments.json),
+        Err(error) => {
+            complain(error);
+            ExitCode::from(EXIT_FAILED)
+        }
+    };
+    if let Err(error) = &removed {
+        complain(&format!("cannot remove {}: {error}", dir.display()));
+    }
+    // Threads that cannot end must not hold the process.
+    std::process::exit(i32::from(code != ExitCode::SUCCESS));
+}
+
+fn offers(rows: &[matrix::Row]) -> Vec<Offer> {
+    rows.iter()
+        .map(|row| Offer {
+            name: row.name,
+            expected: row.expected,
+            about: row.about,
+        })
+        .collect()
+}
+
+/// Writes the result; the exit code of the drill.
+fn told(report: &Report, json: bool) -> ExitCode {
+    let text = if json {
+        serde_json::to_string_pretty(report).map(|text| text + "\n")
+    } else {
+        Ok(report.text(Look::of_stdout()))
+    };
+    match text {
+        Err(error) => {
+            complain(&format!("the result cannot be written: {error}"));
+            ExitCode::from(EXIT_FAILED)
+        }
+        Ok(text) if report.ok => show(&text),
+        Ok(text) => {
+            show(&text);
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+/// Runs all rows; their outcomes in the order of the matrix.
+fn play(
+    global: Global,
+    json: bool,
+    user: &Config,
+    rows: Vec<matrix::Row>,
+    dir: &Path,
+) -> Result<Report, String> {
+    let names: Vec<_> = rows.iter().map(|r| r.name).collect();
+    let (mut stands, mut listeners) = (Vec::new(), HashMap::new());
+    for (number, row) in rows.into_iter().enumerate() {
+        let (tell, told) = channel();
+        let name = row.name;
+        let stand = Stand::make(row, number, dir, told)
+            .map_err(|e| format!("the stand of {name} cannot be made: {e}"))?;
+        listeners.insert(stand.route().to_owned(), tell);
+        stands.push(stand);
+    }
+    let config = settings(user, &stands, dir)?;
+    let metrics = run::metrics_of(&config);
+    let level = if global.verbose > 0 {
+        Level::Debug
+    } else {
+        Level::Critical
+    };
+    let (logger, guard) = log::logger_to(
+        io::stderr(),
+        Form::Text { color: false },
+        level,
+        metrics.log_dropped().clone(),
+    );
+    log::log_panics(&logger);
+    let logger = Logger::root(tap(logger, listeners), slog::o!());
+    let sabotage = Sabotage::default();
+    let (listening_in, listening) = channel();
+    let (finish, finished) = oneshot::channel();
+    let quiet = global.quiet || json || global.verbose > 0 || !io::stderr().is_terminal();
+    let conductor = {
+        let (config, sabotage, names) = (config.clone(), sabotage.clone(), names.clone());
+        let conduct = move || {
+            conduct(
+                stands, &config, &sabotage, &listening, &names, quiet, finish,
+            )
+        };
+        std::thread::Builder::new()
+            .name("drill".into())
+            .spawn(conduct)
+    };
+    let conductor = conductor.map_err(|e| format!("cannot start a thread: {e}"))?;
+    let place = dir.to_owned();
+    let ended = actix_rt::System::new().block_on(async {
+        on_signal(place).map_err(|e| format!("cannot listen to signals: {e}"))?;
+        let stop = async {
+            // A conductor that is gone counts as one that has ended.
+            let _ = finished.await;
+        };
+        let told = move |address| {
+            // Nobody listens any more where the conductor is gone.
+            let _ = listening_in.send(address);
+        };
+        app::run_sabotaged(config, metrics, logger, stop, told, sabotage).await
+    });
+    drop(guard);
+    ended?;
+    let outcomes = conductor
+        .join()
+        .map_err(|_| "the drill itself failed; -v tells more".to_owned())??;
+    Ok(Report::new(outcomes))
+}
+
+/// What the service logs, sent to the row whose route it names.
+fn tap(
+    logger: Logger,
+    listeners: HashMap<String, Sender<(Mono, Note)>>,
+) -> Tap<impl Fn(Note) + Send + Sync> {
+    let listeners: HashMap<_, _> = listeners
+        .into_iter()
+        .map(|(route, tell)| (route, Mutex::new(tell)))
+        .collect();
+    Tap::new(logger, move |note: Note| {
+        let now = mono();
+        let listener = listeners.get(note.fact("route"));
+        if let Some(Ok(tell)) = listener.map(Mutex::lock) {
+            // A row that is over listens no more.
+            let _ = tell.send((now, note));
+        }
+    })
+}
+
+/// The user's settings with the rows' routes. The process's own environment is in `user` already.
+fn settings(user: &Config, stands: &[Stand], dir: &Path) -> Result<Config, String> {
+    let mut env: Vec<(String, String)> = vec![
+        (
+            "state.dir".into(),
+            dir.join("state").to_string_lossy().into_owned(),
+        ),
+        ("http.listen".into(), "127.0.0.1:0".into()),
+        ("shutdown.grace".into(), "4s".into()),
+        (
+            "quarantine.capacity".into(),
+            stands.len().max(1).to_string(),
+        ),
+    ];
+    for stand in stands {
+        for (leaf, value) in stand.settings() {
+            env.push((format!("routes.{}.{leaf}", stand.route()), value));
+        }
+    }
+    let env = env
+        .into_iter()
+        .map(|(key, value)| (config::keys::variable(&key).into(), value.into()))
+        .collect();
+    let own = config::load(Sources { file: None, env }).map_err(|faults| faults.to_string())?;
+    let mut config = own.config;
+    config.heartbeat = user.heartbeat.clone();
+    config.timers = user.timers.clone();
+    config.retry = user.retry.clone();
+    config.quarantine = user.quarantine.clone();
+    // All rows are wedged at once here, which is not what the limits of one service are for.
+    config.quarantine.capacity = user.quarantine.capacity.max(stands.len());
+    let stranded = u32::try_from(stands.len()).unwrap_or(u32::MAX);
+    config.heartbeat.max_stranded_workers = user.heartbeat.max_stranded_workers.max(stranded);
+    Ok(config)
+}
+
+/// Runs the rows once the service stands: all at once, then those that need the machine.
+fn conduct(
+    stands: Vec<Stand>,
+    config: &Config,
+    sabotage: &Sabotage,
+    listening: &Receiver<SocketAddr>,
+    names: &[&str],
+    quiet: bool,
+    finish: oneshot::Sender<()>,
+) -> Result<Vec<Outcome>, String> {
+    let address = listening
+        .recv()
+        .map_err(|_| "the service did not start".to_owned())?;
+    let client = Client::at(address);
+    let (alone, together): (Vec<_>, Vec<_>) = stands.into_iter().partition(|s| s.row().alone());
+    let longest = |stands: &[Stand]| stands.iter().map(|s| s.row().bound + FLOW).max();
+    let about = longest(&together).unwrap_or_default() + longest(&alone).unwrap_or_default();
+    let progress = Progress::new(names.len(), about, quiet);
+    let mut outcomes = Vec::new();
+    for group in [together, alone] {
+        let routes: Vec<_> = group.iter().map(|s| s.route().to_owned()).collect();
+        let mut done = run_all(group, config, sabotage, &progress);
+        match stuck(&client, config.heartbeat.policy().detection() + FLOW) {
+            Ok(stuck) => {
+                for (outcome, route) in done.iter_mut().zip(&routes) {
+                    outcome.stuck = stuck.get(route).copied();
+                }
+            }
+            Err(error) => {
+                for outcome in &mut done {
+                    outcome
+                        .faults
+                        .push(format!("the status cannot be asked: {error}"));
+                }
+            }
+        }
+        outcomes.extend(done);
+    }
+    progress.end();
+    // The service may have ended by itself.
+    let _ = finish.send(());
+    outcomes.sort_by_key(|o| names.iter().position(|n| *n == o.fault));
+    Ok(outcomes)
+}
+
+/// In the order of `stands`.
+fn run_all(
+    stands: Vec<Stand>,
+    config: &Config,
+    sabotage: &Sabotage,
+    progress: &Progress,
+) -> Vec<Outcome> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = stands
+            .into_iter()
+            .map(|stand| {
+                scope.spawn(move || {
+                    let outcome = stand.run(config, sabotage);
+                    progress.done(&outcome);
+                    outcome
+                })
+            })
+            .collect();
+        // A row that panics takes the drill with it: there is nothing to show for it.
+        running
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
+    })
+}
+
+/// The longest silence of each route's uploader, seconds; asked until every one of them has had a
+/// good beat again, for at most `bound`.
+fn stuck(client: &Client, bound: Duration) -> Result<HashMap<String, f64>, String> {
+    let began = mono();
+    loop {
+        let status = client.status().map_err(|e| e.text)?;
+        let since = mono().saturating_sub(began);
+        let slots = status.routes.iter().flat_map(|route| &route.slots);
+        if since >= bound
+            || slots
+                .clone()
+                .all(|s| s.silence_seconds < since.as_secs_f64())
+        {
+            let longest = |slots: &[SlotStatus]| {
+                let each = slots.iter().map(|s| s.longest_silence_seconds);
+                each.fold(0.0, f64::max)
+            };
+            let routes = status.routes.iter();
+            return Ok(routes
+                .map(|r| (r.name.clone(), longest(&r.slots)))
+                .collect());
+        }
+        // No event tells of a good beat; nobody waits for this thread.
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+}
+
+/// The first signal ends the drill, its folder too.
+fn on_signal(dir: std::path::PathBuf) -> io::Result<()> {
+    let mut signals = Signals::listen()?;
+    actix::spawn(async move {
+        let number = signals.next().await;
+        // What cannot be removed is left to the temporary folder's own care.
+        let _ = std::fs::remove_dir_all(dir);
+        std::process::exit(128 + number);
+    });
+    Ok(())
+}

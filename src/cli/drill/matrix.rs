@@ -1,0 +1,180 @@
+//! The matrix: every fault of the lab and every wedge of the service's own parts, each with what
+//! has to be found and within which time, as it follows from the settings that are drilled.
+
+use std::time::Duration;
+
+use crate::clock::Mono;
+use crate::config::Config;
+use crate::core::names::Cause;
+use crate::core::timers::Attempts;
+use crate::ftp::REASON_BOUND;
+use crate::lab::{Expected, Fault, Kind, Step};
+
+/// Bytes of each file: more than what fits between the two ends of a connection whose peer has
+/// stopped reading, and little enough for forty of them.
+pub const SIZE: u64 = 2 << 20;
+/// What a dead path takes to show: two unanswered probes, a second apart.
+const PATH: Duration = Duration::from_secs(2);
+/// A tick of the daemon, and what a busy machine adds.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A wedge of a part of the service itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inner {
+    /// Reading the source does not return.
+    Disk,
+    /// The resolver does not answer.
+    Resolver,
+    /// The worker computes without end.
+    Spin,
+    /// The worker waits for a lock that nobody gives back.
+    Lock,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy)]
+pub enum What {
+    /// A fault of the FTP server, on the first occasion.
+    Server(Kind),
+    /// A wedge inside.
+    Inside(Inner),
+}
+
+/// One row of the matrix.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// The fault's name.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// What has to be seen of it.
+    pub expected: Expected,
+    /// The cause that has to be named.
+    pub cause: Option<Cause>,
+    /// What goes wrong.
+    pub what: What,
+    /// Within which time it has to be found.
+    pub bound: Mono,
+}
+
+impl Row {
+    /// Rows that take a whole core run when the others are done: what is drilled is the uploader,
+    /// not this machine's number of cores.
+    pub fn alone(&self) -> bool {
+        matches!(self.what, What::Inside(Inner::Spin))
+    }
+}
+
+/// All rows under these settings.
+pub fn rows(config: &Config) -> Vec<Row> {
+    let server = Fault::names().iter().map(|named| {
+        let kind = scaled(named.kind, config);
+        Row {
+            name: named.name,
+            about: named.about,
+            expected: named.expected,
+            cause: named.cause,
+            what: What::Server(kind),
+            bound: bound(kind, config),
+        }
+    });
+    let (timers, detection) = (&config.timers, config.heartbeat.policy().detection());
+    let inside = [
+        (
+            "hung-disk",
+            Inner::Disk,
+            Expected::Deadlock,
+            Cause::Disk,
+            timers.disk,
+            "reading the source does not return",
+        ),
+        (
+            "silent-resolver",
+            Inner::Resolver,
+            Expected::Timeout,
+            Cause::Dns,
+            timers.dns,
+            "the name look-up gets no answer",
+        ),
+        (
+            "locked-worker",
+            Inner::Lock,
+            Expected::Deadlock,
+            Cause::Lock,
+            timers.stall,
+            "the uploader waits for a lock in mid-file",
+        ),
+        (
+            "spinning-worker",
+            Inner::Spin,
+            Expected::Deadlock,
+            Cause::CpuLoop,
+            timers.stall,
+            "the uploader computes without end in mid-file",
+        ),
+    ]
+    .map(|(name, inner, expected, cause, timer, about)| Row {
+        name,
+        about,
+        expected,
+        cause: Some(cause),
+        what: What::Inside(inner),
+        bound: timer + detection + GRACE,
+    });
+    server.chain(inside).collect()
+}
+
+/// Peers that are only slow have to outlast the detection, or their row would prove nothing.
+fn scaled(kind: Kind, config: &Config) -> Kind {
+    let long = config.heartbeat.policy().detection() * 2;
+    match kind {
+        Kind::Trickle { after, .. } => {
+            let per_second = SIZE as f64 / long.as_secs_f64();
+            Kind::Trickle {
+                after,
+                bytes_per_second: (per_second as u32).max(1024),
+            }
+        }
+        // Later than the reply timer would be a fault.
+        Kind::Late226(_) => Kind::Late226(long.min(config.timers.reply * 4 / 5)),
+        // And a reply that drips has to take longer than the timer: it is some twenty bytes.
+        Kind::Drip { step, .. } => Kind::Drip {
+            step,
+            every: config.timers.reply / 8,
+        },
+        other => other,
+    }
+}
+
+/// The timer of the phase in which it strikes, and the time that a verdict takes.
+fn bound(kind: Kind, config: &Config) -> Mono {
+    let timers = &config.timers;
+    let timer = match kind {
+        Kind::StopReading { .. } => timers.stall,
+        Kind::DeadPath { .. } | Kind::DeadPathAt(_) => PATH,
+        Kind::DataNotAccepted | Kind::DataRefused => Attempts {
+            count: timers.data_connect_attempts,
+            timeout: timers.data_connect,
+            interval: timers.data_connect_interval,
+        }
+        .total(),
+        Kind::NoReply(Step::Greeting | Step::User | Step::Pass | Step::Epsv | Step::Stor)
+        | Kind::NoReply(Step::Final | Step::Size | Step::Rnfr | Step::Rnto)
+        | Kind::RntoDoneNoReply
+        | Kind::Endless(_)
+        | Kind::Drip { .. } => timers.reply,
+        Kind::Reset { .. } | Kind::Close { .. } => REASON_BOUND,
+        // What the server or the kernel reports is found when it is read.
+        Kind::Trickle { .. }
+        | Kind::Late226(_)
+        | Kind::ControlDrop { .. }
+        | Kind::StorReply(_)
+        | Kind::MidReply { .. }
+        | Kind::Garbage(_)
+        | Kind::WrongPasv
+        | Kind::EpsvRefused
+        | Kind::LoginRefused
+        | Kind::Seats { .. } => Duration::ZERO,
+    };
+    timer + config.heartbeat.policy().detection() + GRACE
+}
