@@ -212,3 +212,25 @@ fn a_service_that_was_suspended_in_mid_transfer_goes_on_where_it_stood() {
     assert_eq!(lab.counters().stor_count, 1);
     assert_first_attempt(&service.metrics(), "main", 1.0);
 }
+
+#[test]
+fn a_reply_that_came_while_the_service_was_suspended_is_no_timeout() {
+    let root = temp_dir();
+    let late = Duration::from_secs(3);
+    let lab = LabServer::start(root.path(), Fault::new(Kind::Late226(late))).unwrap();
+    let mut events = lab.events();
+    // Shorter than the suspension: the service wakes up beyond its bound.
+    let service = Settings::new()
+        .key("timers.reply", "6s")
+        .route_to("main", &lab.url("in"), lab.password())
+        .start();
+    service.put("main", "file.bin", b"its 226 comes late");
+    let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+    assert!(struck.is_some());
+    service.signal(Signal::STOP);
+    let_pass(Duration::from_secs(12));
+    service.signal(Signal::CONT);
+    service.wait_delivered("file.bin");
+    assert_eq!(lab.counters().stor_count, 1);
+    assert_first_attempt(&service.metrics(), "main", 1.0);
+}
