@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 pub mod http;
+pub mod netns;
 pub mod process;
 pub mod recipes;
 pub mod servers;

@@ -8,10 +8,12 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::netns::Space;
 use super::process::{Running, send, spawn};
 use super::recipes::{self, Place, UNPRIVILEGED};
 pub use super::recipes::{Opts, PASSWORD, USER, is_root};
@@ -35,8 +37,7 @@ pub struct Server {
     opts: Opts,
     process: Option<Running>,
     dir: tempfile::TempDir,
-    /// Bound as long as the server lives: the address belongs to it.
-    _seat: TcpListener,
+    seat: Seat,
 }
 
 impl Server {
@@ -71,18 +72,28 @@ impl Server {
         servers
     }
 
+    /// pyftpdlib in a network namespace.
+    pub fn pyftpdlib_in(space: &Arc<Space>, opts: Opts) -> Self {
+        let space = Some(Arc::clone(space));
+        Self::start_in(space, "pyftpdlib", recipes::pyftpdlib, opts)
+    }
+
     fn start(name: &'static str, recipe: Recipe, opts: Opts) -> Self {
+        Self::start_in(None, name, recipe, opts)
+    }
+
+    fn start_in(space: Option<Arc<Space>>, name: &'static str, recipe: Recipe, opts: Opts) -> Self {
         let dir = temp_dir();
         let root = dir.path().join("root");
         fs::create_dir(&root).unwrap();
         if is_root() {
             std::os::unix::fs::chown(&root, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         }
-        let seat = seat();
+        let seat = Seat::take(space);
         let anonymous = name == "vsftpd" && recipes::vsftpd_is_anonymous();
         let mut server = Self {
             name,
-            addr: free_port(&seat),
+            addr: seat.address(),
             user: if anonymous { "anonymous" } else { USER }.into(),
             password: PASSWORD.into(),
             root,
@@ -90,14 +101,14 @@ impl Server {
             opts,
             process: None,
             dir,
-            _seat: seat,
+            seat,
         };
         // A wildcard listener elsewhere can still take the port between choice and bind.
         for _ in 0..5 {
             if server.try_start() {
                 return server;
             }
-            server.addr = free_port(&server._seat);
+            server.addr = server.seat.address();
         }
         panic!("{name} does not start:\n{}", server.log());
     }
@@ -110,7 +121,7 @@ impl Server {
             addr: self.addr,
             opts: &self.opts,
         };
-        let mut command = (self.recipe)(&place);
+        let mut command = self.seat.moved((self.recipe)(&place));
         let output = File::options()
             .create(true)
             .append(true)
@@ -122,16 +133,14 @@ impl Server {
             .stderr(output);
         command.current_dir(self.dir.path());
         let mut process = spawn(command).unwrap_or_else(|e| panic!("start {}: {e}", self.name));
-        let greeted = wait_for(
-            &format!("{} greets", self.name),
-            PATIENCE,
-            || match greeting(self.addr) {
+        let greeted = wait_for(&format!("{} greets", self.name), PATIENCE, || {
+            match self.seat.greeting(self.addr) {
                 Ok(()) => Some(true),
                 Err(_) if process.ended().is_some() => Some(false),
                 Err(e) if e.kind() == ErrorKind::ConnectionRefused => None,
                 Err(e) => panic!("greeting of {}: {e}\n{}", self.name, self.log()),
-            },
-        );
+            }
+        });
         if greeted {
             // The seat that the greeting took is free again before the test counts seats.
             wait_until("the first session ends", PATIENCE, || {
@@ -255,9 +264,42 @@ fn seat() -> TcpListener {
     }
 }
 
-fn free_port(seat: &TcpListener) -> SocketAddr {
-    let ip = seat.local_addr().unwrap().ip();
-    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+/// Where a server has its address.
+enum Seat {
+    /// Bound as long as the server lives: the address belongs to it.
+    Loopback(TcpListener),
+    /// Nobody else is there.
+    Space(Arc<Space>),
+}
+
+impl Seat {
+    fn take(space: Option<Arc<Space>>) -> Self {
+        space.map_or_else(|| Self::Loopback(seat()), Self::Space)
+    }
+
+    /// The address with a free port.
+    fn address(&self) -> SocketAddr {
+        let seat = match self {
+            Self::Loopback(seat) => seat,
+            Self::Space(space) => return (space.ip, 2121).into(),
+        };
+        let ip = seat.local_addr().unwrap().ip();
+        TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
+    }
+
+    fn moved(&self, command: Command) -> Command {
+        match self {
+            Self::Loopback(_) => command,
+            Self::Space(space) => space.moved(&command),
+        }
+    }
+
+    fn greeting(&self, addr: SocketAddr) -> std::io::Result<()> {
+        match self {
+            Self::Loopback(_) => greeting(addr),
+            Self::Space(space) => space.run(|| greeting(addr)),
+        }
+    }
 }
 
 /// Reads the greeting and says goodbye.

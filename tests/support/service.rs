@@ -111,7 +111,11 @@ impl Settings {
 
     /// Starts the process and waits for nothing: for starts that shall fail.
     pub fn launch(self) -> Ftpulse {
-        let mut command = tied(env!("CARGO_BIN_EXE_ftpulse"));
+        self.launch_as(tied(env!("CARGO_BIN_EXE_ftpulse")))
+    }
+
+    /// The same by a command that ends with the program: its arguments and variables are added.
+    pub fn launch_as(self, mut command: Command) -> Ftpulse {
         command.args(&self.args).env_clear().envs(&self.vars);
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         self.launch_by(command)
