@@ -56,7 +56,12 @@ fn one(policy: &'static str, outage: u64) -> Row {
     let beats = |beat| service.metrics.beats("main", beat).get();
     let all = || Beat::ALL.iter().map(|beat| beats(*beat)).sum::<u64>();
     let (before, missed_before) = (all(), beats(Beat::Missed));
-    let resets = || service.metrics.uploader_resets("main", Cause::PathDead).get();
+    let resets = || {
+        service
+            .metrics
+            .uploader_resets("main", Cause::PathDead)
+            .get()
+    };
     let mut convicted = None;
     wait_until("the file is delivered", PATIENCE, || {
         if convicted.is_none() && resets() > 0 {

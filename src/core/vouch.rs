@@ -15,6 +15,16 @@ pub struct Limits {
     pub disk: Mono,
     /// A phase that computes.
     pub compute: Mono,
+    /// Time between two beats: who vouches answers for all of it, so that what follows (N + 1
+    /// missed beats) begins no later than the bound.
+    pub beat: Mono,
+}
+
+impl Limits {
+    /// Whether something that began then stays within `bound` until the next beat.
+    fn holds(&self, bound: Mono, since: Mono, now: Mono) -> bool {
+        now.saturating_sub(since) + self.beat <= bound
+    }
 }
 
 /// What a voucher is asked about.
@@ -87,7 +97,7 @@ fn progress(q: &Question<'_>) -> bool {
     q.sample.phase.moves()
         && (q.advanced
             || (q.sample.path_alive()
-                && q.sample.at.saturating_sub(q.last_advance) < q.limits.stall))
+                && q.limits.holds(q.limits.stall, q.last_advance, q.sample.at)))
 }
 
 /// In a phase that waits for one event: its deadline has not come, and the path is alive. While
@@ -106,7 +116,7 @@ fn cpu(q: &Question<'_>) -> bool {
     q.sample.phase == Phase::Hash
         && q.sample.thread.is_some_and(|t| t.state == 'R')
         && q.computed
-        && q.sample.at.saturating_sub(q.phase_since) < q.limits.compute
+        && q.limits.holds(q.limits.compute, q.phase_since, q.sample.at)
 }
 
 /// In a local-file phase: the file system is slow, and no peer waits for us (nothing is queued, the
@@ -116,7 +126,7 @@ fn disk(q: &Question<'_>) -> bool {
         && q.sample
             .data
             .is_none_or(|s| s.queued() == 0 && s.window > 0)
-        && q.sample.at.saturating_sub(q.phase_since) < q.limits.disk
+        && q.limits.holds(q.limits.disk, q.phase_since, q.sample.at)
 }
 
 /// Follows one worker's samples and asks the registered vouchers.
@@ -181,6 +191,7 @@ mod tests {
         stall: Duration::from_secs(30),
         disk: Duration::from_secs(20),
         compute: Duration::from_secs(600),
+        beat: Duration::from_secs(2),
     };
 
     fn socket() -> Socket {
@@ -217,11 +228,11 @@ mod tests {
     #[test]
     fn a_living_peer_that_takes_nothing_is_vouched_for_until_the_stall_timer() {
         assert_eq!(
-            ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 30)]),
+            ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 29)]),
             Some("progress")
         );
         assert_eq!(
-            ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 31)]),
+            ask(&[sample(Phase::Transfer, 1), sample(Phase::Transfer, 30)]),
             None
         );
     }
@@ -234,7 +245,7 @@ mod tests {
             ..socket()
         });
         let mut last = later;
-        last.at = Duration::from_secs(50);
+        last.at = Duration::from_secs(53);
         assert_eq!(
             ask(&[sample(Phase::Transfer, 1), later, last]),
             Some("progress")
@@ -287,8 +298,8 @@ mod tests {
             at: Duration::from_secs(at),
             ..began
         };
-        assert_eq!(ask(&[began, at(20)]), Some("disk"));
-        assert_eq!(ask(&[began, at(21)]), None);
+        assert_eq!(ask(&[began, at(19)]), Some("disk"));
+        assert_eq!(ask(&[began, at(20)]), None);
         let waiting = Sample {
             data: Some(Socket {
                 unacked: 9,

@@ -84,6 +84,7 @@ fn one_beat(silent: bool) {
         stall: Duration::from_secs(3600),
         disk: Duration::from_secs(30),
         compute: Duration::from_secs(600),
+        beat: policy.interval,
     };
     let (vouchers, mut witness) = (Vouchers::all(), Witness::default());
     let mut beat = Heartbeat::new(policy, 1, Duration::ZERO);

@@ -107,6 +107,7 @@ impl DaemonActor {
             stall: timers.stall,
             disk: timers.disk,
             compute: timers.compute,
+            beat: self.config.heartbeat.interval,
         };
         let slot = &mut self.slots[pong.slot];
         if pong.epoch != slot.epoch || slot.handle.is_none() {
