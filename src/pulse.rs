@@ -186,6 +186,13 @@ impl WorkerHandle {
         sample
     }
 
+    /// Whether the worker has answered the last Ping that reached its cell: whoever is silent then
+    /// is its actor, not it.
+    pub fn answers(&self) -> bool {
+        let ping = self.ping.load(SeqCst);
+        ping > 0 && self.ack.load(SeqCst) >= ping
+    }
+
     /// What the worker shows now, without any effect on it.
     pub fn look(&self, silent: bool) -> Sample {
         let acked = self.ack.load(SeqCst);

@@ -39,7 +39,7 @@ pub struct Service {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9188")]
     url: String,
     /// The file that holds the service's http.token. Without it the variables
-    /// FTPULSE__HTTP__TOKEN and FTPULSE__HTTP__TOKEN_FILE may give it.
+    /// FTPULSE__HTTP__TOKEN and FTPULSE__HTTP__TOKEN_FILE may give it to a service on loopback.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -52,7 +52,10 @@ impl Service {
     pub fn client(&self) -> Result<Client, ExitCode> {
         let variable = |name: &str| std::env::var_os(name);
         let client = place::parse(&self.url).and_then(|base| {
-            let token = token(self.token_file.as_deref(), variable)?;
+            let token = token(self.token_file.as_deref(), |name| {
+                // The variables are those of this machine's service: nobody else sees its token.
+                place::is_local(&base).then(|| variable(name)).flatten()
+            })?;
             Client::new(base, token.as_ref(), ANSWER)
         });
         client.map_err(|why| {

@@ -78,7 +78,7 @@ enum Event {
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: Arguments) -> ExitCode {
     let Some(named) = Fault::names().iter().find(|n| n.name == arguments.fault) else {
-        return stage::refuse_fault("demo", &arguments.fault, &offers());
+        return stage::list_faults("demo", &arguments.fault, &offers());
     };
     let place = match Place::open(arguments.dir.as_deref()) {
         Ok(place) => place,

@@ -1,4 +1,4 @@
-//! `ftpulse drill`: wedges uploads in every phase, with the user's own heartbeat and timer
+//! `ftpulse drill`: wedges uploads from the greeting to the rename, with the user's own heartbeat and timer
 //! settings, and shows what was found, named, delivered, and how long an upload was stuck. One
 //! service, one route and one faulty server for each row, all on loopback and in a folder that is
 //! removed; the user's routes are not touched.
@@ -12,10 +12,10 @@ mod wedge;
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
@@ -35,12 +35,14 @@ use crate::clock::{Mono, mono};
 use crate::config::{self, Config, Sources};
 use crate::log::{self, Form};
 use crate::pulse::Sabotage;
-use crate::report::SlotStatus;
+use crate::report::{SlotStatus, Status};
 
+/// Log lines that may wait for one row, which takes each at once; a file has some ten in its life.
+const NOTES: usize = 1024;
 /// What the rows' files take to flow, beside the bounds of their faults.
 const FLOW: Duration = Duration::from_secs(10);
 
-/// Wedge uploads in every phase and see what your settings make of it.
+/// Wedge uploads from the greeting to the rename and see what your settings make of it.
 ///
 /// Runs the real service against embedded FTP servers, one for each fault, with the heartbeat,
 /// timer, retry and quarantine settings of your configuration (its routes are left alone). Shows
@@ -77,19 +79,30 @@ pub fn main(global: Global, arguments: Arguments) -> ExitCode {
     let mut rows = matrix::rows(&user);
     if arguments.fault != "all" {
         if !rows.iter().any(|r| r.name == arguments.fault) {
-            return stage::refuse_fault("drill", &arguments.fault, &offers(&rows));
+            return stage::list_faults("drill", &arguments.fault, &offers(&rows));
         }
         rows.retain(|r| r.name == arguments.fault);
     }
-    let dir = match stage::temporary("drill") {
-        Ok(dir) => dir,
+    // Before anything is made: a signal from here on ends the drill with its folder.
+    let system = actix_rt::System::new();
+    let signals = system.block_on(async { Signals::listen() });
+    let signals = signals.map_err(|e| format!("cannot listen to signals: {e}"));
+    let made = signals.and_then(|signals| Ok((signals, stage::temporary("drill")?)));
+    let (signals, dir) = match made {
+        Ok(made) => made,
         Err(error) => {
             complain(&error);
             return ExitCode::from(EXIT_FAILED);
         }
     };
-    let report = play(global, arguments.json, &user, rows, &dir);
-    let removed = std::fs::remove_dir_all(&dir);
+    let drill = Drill {
+        global,
+        json: arguments.json,
+        system,
+        signals,
+    };
+    let report = drill.play(&user, rows, &dir);
+    let removed = stage::remove(&dir);
     let code = match &report {
         Ok(report) => told(report, arguments.json),
         Err(error) => {
@@ -98,7 +111,7 @@ pub fn main(global: Global, arguments: Arguments) -> ExitCode {
         }
     };
     if let Err(error) = &removed {
-        complain(&format!("cannot remove {}: {error}", dir.display()));
+        complain(error);
     }
     // Threads that cannot end must not hold the process.
     std::process::exit(i32::from(code != ExitCode::SUCCESS));
@@ -134,91 +147,105 @@ fn told(report: &Report, json: bool) -> ExitCode {
     }
 }
 
-/// Runs all rows; their outcomes in the order of the matrix.
-fn play(
+/// What a drill runs with.
+struct Drill {
     global: Global,
     json: bool,
-    user: &Config,
-    rows: Vec<matrix::Row>,
-    dir: &Path,
-) -> Result<Report, String> {
-    let names: Vec<_> = rows.iter().map(|r| r.name).collect();
-    let (mut stands, mut listeners) = (Vec::new(), HashMap::new());
-    for (number, row) in rows.into_iter().enumerate() {
-        let (tell, told) = channel();
-        let name = row.name;
-        let stand = Stand::make(row, number, dir, told)
-            .map_err(|e| format!("the stand of {name} cannot be made: {e}"))?;
-        listeners.insert(stand.route().to_owned(), tell);
-        stands.push(stand);
+    system: actix_rt::SystemRunner,
+    signals: Signals,
+}
+
+impl Drill {
+    /// Runs all rows; their outcomes in the order of the matrix.
+    fn play(self, user: &Config, rows: Vec<matrix::Row>, dir: &Path) -> Result<Report, String> {
+        let Self {
+            global,
+            json,
+            system,
+            signals,
+        } = self;
+        let names: Vec<_> = rows.iter().map(|r| r.name).collect();
+        let (mut stands, mut listeners) = (Vec::new(), HashMap::new());
+        for (number, row) in rows.into_iter().enumerate() {
+            let (tell, told) = sync_channel(NOTES);
+            let name = row.name;
+            let stand = Stand::make(row, number, dir, told)
+                .map_err(|e| format!("the stand of {name} cannot be made: {e}"))?;
+            listeners.insert(stand.route().to_owned(), tell);
+            stands.push(stand);
+        }
+        let config = settings(user, &stands, dir)?;
+        let metrics = run::metrics_of(&config);
+        let level = if global.verbose > 0 {
+            Level::Debug
+        } else {
+            Level::Critical
+        };
+        let (logger, guard) = log::logger_to(
+            io::stderr(),
+            Form::Text { color: false },
+            level,
+            metrics.log_dropped().clone(),
+        );
+        log::log_panics(&logger);
+        let listeners: Listeners = Arc::new(Mutex::new(listeners));
+        let logger = Logger::root(tap(logger, Arc::clone(&listeners)), slog::o!());
+        let sabotage = Sabotage::default();
+        let (listening_in, listening) = sync_channel(1);
+        let (finish, finished) = oneshot::channel();
+        let quiet = global.quiet || json || global.verbose > 0 || !io::stderr().is_terminal();
+        let conductor = {
+            let (config, sabotage, names) = (config.clone(), sabotage.clone(), names.clone());
+            let conduct = move || {
+                conduct(
+                    stands, &config, &sabotage, &listening, &names, quiet, finish,
+                )
+            };
+            std::thread::Builder::new()
+                .name("drill".into())
+                .spawn(conduct)
+        };
+        let conductor = conductor.map_err(|e| format!("cannot start a thread: {e}"))?;
+        let place = dir.to_owned();
+        let ended = system.block_on(async {
+            actix::spawn(end_by_signal(signals, place));
+            let stop = async {
+                // A conductor that is gone counts as one that has ended.
+                let _ = finished.await;
+            };
+            let told = move |address| {
+                // Nobody listens any more where the conductor is gone.
+                let _ = listening_in.send(address);
+            };
+            app::run_sabotaged(config, metrics, logger, stop, told, sabotage).await
+        });
+        drop(guard);
+        // Rows that still wait learn that nobody tells them anything any more.
+        forget(&listeners);
+        ended?;
+        let outcomes = conductor
+            .join()
+            .map_err(|_| "the drill itself failed; -v tells more".to_owned())??;
+        Ok(Report::new(outcomes))
     }
-    let config = settings(user, &stands, dir)?;
-    let metrics = run::metrics_of(&config);
-    let level = if global.verbose > 0 {
-        Level::Debug
-    } else {
-        Level::Critical
-    };
-    let (logger, guard) = log::logger_to(
-        io::stderr(),
-        Form::Text { color: false },
-        level,
-        metrics.log_dropped().clone(),
-    );
-    log::log_panics(&logger);
-    let logger = Logger::root(tap(logger, listeners), slog::o!());
-    let sabotage = Sabotage::default();
-    let (listening_in, listening) = channel();
-    let (finish, finished) = oneshot::channel();
-    let quiet = global.quiet || json || global.verbose > 0 || !io::stderr().is_terminal();
-    let conductor = {
-        let (config, sabotage, names) = (config.clone(), sabotage.clone(), names.clone());
-        let conduct = move || {
-            conduct(
-                stands, &config, &sabotage, &listening, &names, quiet, finish,
-            )
-        };
-        std::thread::Builder::new()
-            .name("drill".into())
-            .spawn(conduct)
-    };
-    let conductor = conductor.map_err(|e| format!("cannot start a thread: {e}"))?;
-    let place = dir.to_owned();
-    let ended = actix_rt::System::new().block_on(async {
-        on_signal(place).map_err(|e| format!("cannot listen to signals: {e}"))?;
-        let stop = async {
-            // A conductor that is gone counts as one that has ended.
-            let _ = finished.await;
-        };
-        let told = move |address| {
-            // Nobody listens any more where the conductor is gone.
-            let _ = listening_in.send(address);
-        };
-        app::run_sabotaged(config, metrics, logger, stop, told, sabotage).await
-    });
-    drop(guard);
-    ended?;
-    let outcomes = conductor
-        .join()
-        .map_err(|_| "the drill itself failed; -v tells more".to_owned())??;
-    Ok(Report::new(outcomes))
+}
+
+/// The rows, by the routes that they listen to.
+type Listeners = Arc<Mutex<HashMap<String, SyncSender<(Mono, Note)>>>>;
+
+fn forget(listeners: &Listeners) {
+    let mut listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
+    listeners.clear();
 }
 
 /// What the service logs, sent to the row whose route it names.
-fn tap(
-    logger: Logger,
-    listeners: HashMap<String, Sender<(Mono, Note)>>,
-) -> Tap<impl Fn(Note) + Send + Sync> {
-    let listeners: HashMap<_, _> = listeners
-        .into_iter()
-        .map(|(route, tell)| (route, Mutex::new(tell)))
-        .collect();
+fn tap(logger: Logger, listeners: Listeners) -> Tap<impl Fn(Note) + Send + Sync> {
     Tap::new(logger, move |note: Note| {
         let now = mono();
-        let listener = listeners.get(note.fact("route"));
-        if let Some(Ok(tell)) = listener.map(Mutex::lock) {
+        let listeners = listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tell) = listeners.get(note.fact("route")) {
             // A row that is over listens no more.
-            let _ = tell.send((now, note));
+            let _ = tell.try_send((now, note));
         }
     })
 }
@@ -274,25 +301,25 @@ fn conduct(
         .map_err(|_| "the service did not start".to_owned())?;
     let client = Client::at(address);
     let (alone, together): (Vec<_>, Vec<_>) = stands.into_iter().partition(|s| s.row().alone());
-    let longest = |stands: &[Stand]| stands.iter().map(|s| s.row().bound + FLOW).max();
+    let longest = |stands: &[Stand]| {
+        stands
+            .iter()
+            .map(|s| s.row().bound + config.retry.first + FLOW)
+            .max()
+    };
     let about = longest(&together).unwrap_or_default() + longest(&alone).unwrap_or_default();
     let progress = Progress::new(names.len(), about, quiet);
     let mut outcomes = Vec::new();
     for group in [together, alone] {
         let routes: Vec<_> = group.iter().map(|s| s.route().to_owned()).collect();
         let mut done = run_all(group, config, sabotage, &progress);
-        match stuck(&client, config.heartbeat.policy().detection() + FLOW) {
-            Ok(stuck) => {
-                for (outcome, route) in done.iter_mut().zip(&routes) {
-                    outcome.stuck = stuck.get(route).copied();
-                }
-            }
-            Err(error) => {
-                for outcome in &mut done {
-                    outcome
-                        .faults
-                        .push(format!("the status cannot be asked: {error}"));
-                }
+        let policy = config.heartbeat.policy();
+        // Found, the successor started and two of its beats: and what a busy machine adds.
+        let limit = policy.detection() + policy.interval * 3 + FLOW;
+        let stuck = stuck(&client, limit)?;
+        for (outcome, route) in done.iter_mut().zip(&routes) {
+            if let Some(seconds) = stuck.get(route) {
+                outcome.was_stuck(*seconds, limit);
             }
         }
         outcomes.extend(done);
@@ -339,36 +366,40 @@ fn run_all(
 fn stuck(client: &Client, bound: Duration) -> Result<HashMap<String, f64>, String> {
     let began = mono();
     loop {
-        let status = client.status().map_err(|e| e.text)?;
+        let asked = client.status();
         let since = mono().saturating_sub(began);
-        let slots = status.routes.iter().flat_map(|route| &route.slots);
-        if since >= bound
-            || slots
-                .clone()
-                .all(|s| s.silence_seconds < since.as_secs_f64())
-        {
-            let longest = |slots: &[SlotStatus]| {
-                let each = slots.iter().map(|s| s.longest_silence_seconds);
-                each.fold(0.0, f64::max)
-            };
-            let routes = status.routes.iter();
-            return Ok(routes
-                .map(|r| (r.name.clone(), longest(&r.slots)))
-                .collect());
+        match asked {
+            // A machine that is busy with forty rows may answer late.
+            Err(failure) if since >= bound => return Err(failure.text),
+            Err(_) => {}
+            Ok(status) if since >= bound || all_beat(&status, since) => {
+                let longest = |slots: &[SlotStatus]| {
+                    let each = slots.iter().map(|s| s.longest_silence_seconds);
+                    each.fold(0.0, f64::max)
+                };
+                let routes = status.routes.iter();
+                return Ok(routes
+                    .map(|r| (r.name.clone(), longest(&r.slots)))
+                    .collect());
+            }
+            Ok(_) => {}
         }
         // No event tells of a good beat; nobody waits for this thread.
         std::thread::park_timeout(Duration::from_millis(100));
     }
 }
 
+/// Whether every slot has had a good beat in that time.
+fn all_beat(status: &Status, since: Duration) -> bool {
+    let mut slots = status.routes.iter().flat_map(|route| &route.slots);
+    slots.all(|slot| slot.silence_seconds < since.as_secs_f64())
+}
+
 /// The first signal ends the drill, its folder too.
-fn on_signal(dir: std::path::PathBuf) -> io::Result<()> {
-    let mut signals = Signals::listen()?;
-    actix::spawn(async move {
-        let number = signals.next().await;
-        // What cannot be removed is left to the temporary folder's own care.
-        let _ = std::fs::remove_dir_all(dir);
-        std::process::exit(128 + number);
-    });
-    Ok(())
+async fn end_by_signal(mut signals: Signals, dir: PathBuf) {
+    let number = signals.next().await;
+    if let Err(error) = stage::remove(&dir) {
+        complain(&error);
+    }
+    std::process::exit(128 + number);
 }

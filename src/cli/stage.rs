@@ -2,10 +2,10 @@
 //! answer to a fault that nobody knows.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::EXIT_USAGE;
+use super::{EXIT_USAGE, show};
 use crate::lab::Expected;
 use crate::log;
 
@@ -19,9 +19,9 @@ pub struct Offer {
     pub about: &'static str,
 }
 
-/// Answers `--fault help` and names that are none, with the list of all; the exit code of wrong
-/// usage, for nothing is played.
-pub fn refuse_fault(command: &str, name: &str, offers: &[Offer]) -> ExitCode {
+/// Answers `--fault help`, and names that are none, with the list of all; the latter is wrong
+/// usage.
+pub fn list_faults(command: &str, name: &str, offers: &[Offer]) -> ExitCode {
     let mut text = String::new();
     if name != "help" {
         let shown = log::escape(name).into_owned();
@@ -46,13 +46,31 @@ pub fn refuse_fault(command: &str, name: &str, offers: &[Offer]) -> ExitCode {
     text.push_str(&format!(
         "\nExample: ftpulse {command} --fault silent-226\n"
     ));
+    if name == "help" {
+        return show(&text);
+    }
     // Nobody reads an output that is gone; the exit code still tells.
-    let _ = if name == "help" {
-        io::stdout().lock().write_all(text.as_bytes())
-    } else {
-        io::stderr().lock().write_all(text.as_bytes())
-    };
+    let _ = io::stderr().lock().write_all(text.as_bytes());
     ExitCode::from(EXIT_USAGE)
+}
+
+/// Removes a folder in which others may still write for a moment: their last files can come while
+/// it is being removed.
+///
+/// # Errors
+/// What is left, and why.
+pub fn remove(dir: &Path) -> Result<(), String> {
+    const TRIES: u32 = 5;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match std::fs::remove_dir_all(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) if tries < TRIES && e.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            Err(e) => return Err(format!("cannot remove {}: {e}", dir.display())),
+        }
+    }
 }
 
 /// A new folder that only this user may enter; whoever asked for it removes it.

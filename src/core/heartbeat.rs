@@ -7,6 +7,13 @@
 use super::Mono;
 use super::lease::{Lease, Terms};
 use super::names::Beat;
+use super::timers::tick_period;
+use std::time::Duration;
+
+/// So many times their period apart, ticks tell that the observer was away.
+const GAP_TICKS: u32 = 4;
+/// What a worker may take, after a suspension, to come to an event that is there already.
+const LENIENCE: Duration = Duration::from_secs(1);
 
 /// When a slot is convicted.
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +73,10 @@ pub struct Heartbeat {
     postponed: u32,
     /// Whether the observer was away in this round.
     away: bool,
+    /// Ticks that were far apart, in a row.
+    gaps: u32,
+    /// Until then the observer cannot say that others were late.
+    lenient_until: Mono,
     /// Whether a miss that is found now counts for nothing, because the observer was away.
     excused: bool,
     last_good: Mono,
@@ -88,6 +99,8 @@ impl Heartbeat {
             failures: 0,
             postponed: 0,
             away: false,
+            gaps: 0,
+            lenient_until: now,
             excused: false,
             last_good: now,
             lease: policy.lease.map(|terms| Lease::new(terms, now)),
@@ -105,9 +118,10 @@ impl Heartbeat {
         self.last_good
     }
 
-    /// Whether the observer was away a moment ago: then it cannot say that others were late.
-    pub fn lenient(&self) -> bool {
-        self.away || self.excused
+    /// Whether the observer itself was away a moment ago: then the worker, too, has only just come
+    /// back to look at its event, and no deadline is enforced yet.
+    pub fn lenient(&self, now: Mono) -> bool {
+        now < self.lenient_until
     }
 
     /// The Pong to Ping `seq` of `epoch` came, and the beat *before* it was worth `beat`.
@@ -133,11 +147,13 @@ impl Heartbeat {
         Some(beat)
     }
 
-    /// The Ping could not be sent: the beat is missed, and the next one is sent again.
+    /// The Ping could not be sent: the beat is missed, and its number is sent again.
     pub fn not_sent(&mut self) {
         if self.outstanding {
             self.outstanding = false;
+            self.seq -= 1;
             self.missed(self.sent_at);
+            self.sent_at = self.previous_sent_at;
         }
     }
 
@@ -160,6 +176,17 @@ impl Heartbeat {
         }
     }
 
+    /// After a gap in its ticks the observer is lenient for a moment; if its ticks never keep to
+    /// their time it is not, or no deadline would ever be enforced.
+    fn be_lenient(&mut self, gap: Mono, now: Mono) {
+        if gap <= tick_period(&self.policy) * GAP_TICKS {
+            self.gaps = 0;
+        } else if self.gaps < self.policy.misses {
+            self.gaps += 1;
+            self.lenient_until = now + LENIENCE;
+        }
+    }
+
     /// Time goes on; called at least once an interval. `scheduled` is the time this tick was meant
     /// for (Pings keep to that grid), `now` when it is handled: a late one shows itself.
     pub fn tick(&mut self, scheduled: Mono, now: Mono) -> Action {
@@ -169,6 +196,7 @@ impl Heartbeat {
         let late = gap > self.policy.interval + self.policy.interval / 2;
         self.ticked = now;
         self.away |= late;
+        self.be_lenient(gap, now);
         if let Some(lease) = &mut self.lease {
             if late && self.postponed < self.policy.misses {
                 lease.extend(gap);
@@ -205,7 +233,6 @@ impl Heartbeat {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::time::Duration;
 
     const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -314,17 +341,48 @@ mod tests {
     }
 
     #[test]
-    fn an_observer_that_is_always_late_still_convicts() {
+    fn an_observer_that_is_always_late_still_convicts_and_enforces() {
+        for policy in [policy(3), leased()] {
+            let mut beat = Heartbeat::new(policy, 1, Duration::ZERO);
+            let (mut now, mut enforces) = (Duration::ZERO, false);
+            while !beat.deadlocked() {
+                beat.tick(now, now);
+                enforces |= !beat.lenient(now);
+                assert!(now < INTERVAL * 60, "never convicted");
+                now += INTERVAL * 2;
+            }
+            assert!(enforces, "no deadline was ever enforced");
+        }
+    }
+
+    #[test]
+    fn after_a_gap_deadlines_wait_for_a_moment_only() {
+        let mut beat = Heartbeat::new(leased(), 1, Duration::ZERO);
+        beat.tick(Duration::ZERO, Duration::ZERO);
+        // Shorter than a beat, but long enough for a deadline to pass unseen.
+        let back = Duration::from_millis(1900);
+        beat.tick(back, back);
+        assert!(beat.lenient(back));
+        assert!(!beat.lenient(back + LENIENCE));
+    }
+
+    #[test]
+    fn a_ping_that_could_not_be_sent_costs_one_miss() {
         let mut beat = Heartbeat::new(policy(3), 1, Duration::ZERO);
         let mut now = Duration::ZERO;
-        for _ in 0..20 {
-            beat.tick(now, now);
-            if beat.deadlocked() {
-                return;
-            }
-            now += INTERVAL * 2;
+        for seq in 1..4 {
+            assert_eq!(beat.tick(now, now), Action::Ping { seq });
+            beat.pong(1, seq, Beat::Acked);
+            now += INTERVAL;
         }
-        panic!("never convicted");
+        assert_eq!(beat.tick(now, now), Action::Ping { seq: 4 });
+        beat.not_sent();
+        assert_eq!(beat.failures(), 1);
+        now += INTERVAL;
+        // The same number: a worker that has acked the third is judged by it.
+        assert_eq!(beat.tick(now, now), Action::Ping { seq: 4 });
+        assert_eq!(beat.pong(1, 4, Beat::Acked), Some(Beat::Acked));
+        assert_eq!(beat.failures(), 0);
     }
 
     /// When Pings are sent to a worker that is good until (not including) Ping `wedged`, and when
@@ -375,7 +433,7 @@ mod tests {
         }
         now += Duration::from_secs(3600);
         beat.tick(now, now);
-        assert!(!beat.deadlocked() && beat.lenient());
+        assert!(!beat.deadlocked() && beat.lenient(now));
     }
 
     proptest! {

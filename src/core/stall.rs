@@ -58,8 +58,8 @@ pub fn of_phase(phase: Phase) -> Cause {
     }
 }
 
-/// On the CPU in both samples and it used some: a thread that is blocked uses none. A tenth of
-/// the time is what a polite thread gets on a busy machine.
+/// On the CPU, and it used some of it since the earlier sample: a thread that is blocked uses none.
+/// A tenth of the time is what a polite thread gets on a busy machine.
 fn computes(before: Option<&Sample>, last: &Sample) -> bool {
     let Some((before, Some(now))) = before.map(|b| (b, last.thread)) else {
         return false;

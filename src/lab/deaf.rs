@@ -15,7 +15,7 @@ use crate::clock::mono;
 use crate::sys::socket::unacknowledged;
 
 /// A client that goes without a reset is not noticed: after this long its session lets go.
-const DEAF_MAX: Duration = Duration::from_secs(300);
+const DEAF_MAX: Duration = Duration::from_secs(3600);
 
 /// A living client acknowledges a reply within 200 ms, the longest that Linux delays it.
 const HEARD_MAX: Duration = Duration::from_secs(1);

@@ -148,7 +148,7 @@ pub enum Until {
     After(Duration),
     /// Never; the session lets go when its client has closed the control connection, so that
     /// thousands of wedges in a row do not pile up. Over a dead path only a reset tells it so;
-    /// a session that is not told lets go after five minutes.
+    /// a session that is not told lets go after an hour.
     Forever,
 }
 

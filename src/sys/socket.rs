@@ -88,7 +88,8 @@ pub fn prepare(peer: &SocketAddr, detection: Duration) -> io::Result<socket2::So
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     let second = Duration::from_secs(1);
     // More probes than the detection takes: the heartbeat convicts, not the kernel, so that the
-    // evidence is still there to be read. The kernel takes at most 127.
+    // evidence is still there to be read. The kernel takes at most 127: where the detection is
+    // longer than two minutes it is the kernel that ends a dead path, with an error.
     let probes = u32::try_from(detection.as_secs())
         .unwrap_or(127)
         .saturating_add(10)

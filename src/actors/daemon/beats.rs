@@ -62,6 +62,7 @@ impl DaemonActor {
                 };
                 if slot.addr.try_send(ping).is_err() {
                     slot.beat.not_sent();
+                    self.count(index, Beat::Missed);
                 }
             }
         }
@@ -82,14 +83,16 @@ impl DaemonActor {
         let slot = &mut self.slots[index];
         let (number, deadline) = handle.deadline();
         // After a suspension the worker, too, has only just come back to look at its event.
-        if slot.beat.lenient()
+        if slot.beat.lenient(now)
             || !timers::overdue(number, deadline, handle.fence.last_interrupt(), now)
         {
             return;
         }
         let sample = handle.look(true);
-        let cause = stall::cause(slot.samples.0.as_ref(), &sample);
-        slot.overdue = Some((sample.phase, cause));
+        let cause = stall::cause(slot.last_good.as_ref(), &sample);
+        if sample.phase_number == number {
+            slot.overdue = Some((sample.phase, cause));
+        }
         debug!(self.log, "phase over its bound"; "slot" => index, "cause" => cause.as_str(),
             "phase" => sample.phase.as_str(), "next" => "the session is interrupted");
         handle.fence.interrupt(number);
@@ -125,9 +128,8 @@ impl DaemonActor {
         } else {
             Beat::Missed
         };
-        slot.samples.1 = Some(sample);
-        if beat != Beat::Missed || slot.samples.0.is_none() {
-            slot.samples.0 = Some(sample);
+        if beat != Beat::Missed || slot.last_good.is_none() {
+            slot.last_good = Some(sample);
         }
         if let Some(beat) = slot.beat.pong(pong.epoch, pong.seq, beat) {
             if beat != Beat::Missed {

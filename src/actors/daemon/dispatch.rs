@@ -123,6 +123,7 @@ impl DaemonActor {
         };
         let given = slot.addr.try_send(Give(job)).is_ok();
         if given {
+            slot.overdue = None;
             slot.job = Some(Running { id: self.job, kind });
         }
         given

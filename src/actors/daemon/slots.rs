@@ -41,8 +41,8 @@ pub struct Slot {
     pub beat: Heartbeat,
     pub witness: Witness,
     pub silences: Silences,
-    /// Of its last good beat, and the newest.
-    pub samples: (Option<Sample>, Option<Sample>),
+    /// The sample of its last good beat.
+    pub last_good: Option<Sample>,
     /// The phase that was interrupted last, and why it did not come to its end.
     pub overdue: Option<(Phase, Cause)>,
     pub gate: Gate,
@@ -128,7 +128,7 @@ impl DaemonActor {
                     beat: Heartbeat::new(self.policy(), 1, now),
                     witness: Witness::default(),
                     silences: Silences::new(now),
-                    samples: (None, None),
+                    last_good: None,
                     overdue: None,
                     // Who is convicted has lived for as long; who dies sooner has crashed.
                     gate: Gate::new(self.policy().shortest_life(), now),
@@ -184,7 +184,7 @@ impl DaemonActor {
         }
         slot.beat = Heartbeat::new(policy, slot.epoch, now);
         slot.witness = Witness::default();
-        slot.samples = (None, None);
+        slot.last_good = None;
         slot.overdue = None;
         slot.gate.began(now);
         slot.starting = false;

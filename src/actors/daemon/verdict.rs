@@ -37,13 +37,16 @@ impl DaemonActor {
             return;
         };
         // 1. Evidence.
-        let last = slot.samples.1;
-        let cause = last.as_ref().map_or(Cause::Unknown, |last| {
-            stall::cause(slot.samples.0.as_ref(), last)
-        });
+        let last = handle.look(true);
+        let cause = if handle.answers() {
+            // Its actor or their event loop is silent: what the worker shows is no evidence.
+            Cause::Unknown
+        } else {
+            stall::cause(slot.last_good.as_ref(), &last)
+        };
         let silent = now.saturating_sub(slot.beat.last_good());
         let route = self.routes[slot.route].config.name.clone();
-        let mut incident = self.record(index, cause, silent, last.as_ref());
+        let mut incident = self.record(index, cause, silent, &last);
         let sent = incident.bytes_sent;
         error!(self.log, "deadlock found"; "route" => &route, "slot" => slot.number,
             "epoch" => slot.epoch, "incident" => incident.id, "phase" => &incident.phase,
@@ -167,7 +170,7 @@ impl DaemonActor {
         }
     }
 
-    fn record(&self, index: usize, cause: Cause, silent: Mono, last: Option<&Sample>) -> Incident {
+    fn record(&self, index: usize, cause: Cause, silent: Mono, last: &Sample) -> Incident {
         let slot = &self.slots[index];
         let file = match &slot.job {
             Some(Running {
@@ -181,7 +184,7 @@ impl DaemonActor {
             .as_ref()
             .and_then(|h| thread::story(h.fence.thread()));
         let at = clock::unix();
-        let data = last.and_then(|s| s.data).unwrap_or_default();
+        let data = last.data.unwrap_or_default();
         // The cell counts a chunk when its call has returned; a wedged call holds a part of one.
         let counted = slot.handle.as_ref().map_or(0, |h| h.bytes());
         let bytes_sent = counted.max(data.acked + data.queued());
@@ -191,19 +194,15 @@ impl DaemonActor {
             slot: slot.number,
             epoch: slot.epoch,
             file,
-            phase: slot
-                .handle
-                .as_ref()
-                .map_or("none", |h| h.phase().as_str())
-                .into(),
+            phase: last.phase.as_str().into(),
             cause: cause.as_str().into(),
             last_sign_of_life: at - silent.as_secs_f64(),
             detected_at: at,
             recovered_at: None,
             bytes_sent,
             bytes_acked: data.acked,
-            control: last.and_then(|s| s.control).map(|s| shown(&s)),
-            data: last.and_then(|s| s.data).map(|s| shown(&s)),
+            control: last.control.map(|s| shown(&s)),
+            data: last.data.map(|s| shown(&s)),
             thread,
             quarantine: None,
         }

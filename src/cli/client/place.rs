@@ -1,7 +1,7 @@
 //! Where the service is, from `--url`. It refuses what it would have to guess at, drop or send on;
 //! no refusal quotes what could be a password.
 
-use url::Url;
+use url::{Host, Url};
 
 use crate::log;
 
@@ -54,6 +54,17 @@ pub fn parse(text: &str) -> Result<String, String> {
     Ok(format!("http://{host}:{port}"))
 }
 
+/// Whether a place that `parse` gave is on this machine's loopback.
+pub fn is_local(base: &str) -> bool {
+    let host = Url::parse(base).ok();
+    match host.as_ref().and_then(Url::host) {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        None => false,
+    }
+}
+
 /// The URL, unless a part of it could be a secret.
 fn shown(text: &str) -> String {
     if text.contains('@') {
@@ -67,6 +78,20 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_loopback_is_this_machine() {
+        for local in ["http://127.0.0.1:1", "http://[::1]:1", "http://localhost:1"] {
+            assert!(is_local(local), "{local}");
+        }
+        for other in [
+            "http://192.0.2.1:1",
+            "http://localhost.example:1",
+            "http://h:1",
+        ] {
+            assert!(!is_local(other), "{other}");
+        }
+    }
 
     #[test]
     fn host_and_port_are_taken_as_they_are() {

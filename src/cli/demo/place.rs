@@ -94,12 +94,7 @@ impl Place {
         if !self.temporary {
             return Ok(());
         }
-        match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(format!("cannot remove {}: {e}", self.dir.display()))
-            }
-            _ => Ok(()),
-        }
+        stage::remove(&self.dir)
     }
 }
 

@@ -17,6 +17,8 @@ pub const SIZE: u64 = 2 << 20;
 const PATH: Duration = Duration::from_secs(2);
 /// A tick of the daemon, and what a busy machine adds.
 const GRACE: Duration = Duration::from_secs(1);
+/// A dead path longer than this is ended by the kernel's own probes.
+const KERNEL: Duration = Duration::from_secs(110);
 
 /// A wedge of a part of the service itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +57,12 @@ pub struct Row {
     pub what: What,
     /// Within which time it has to be found.
     pub bound: Mono,
+    /// Another cause that counts as right under these settings.
+    pub or_cause: Option<Cause>,
+    /// Whether an error counts as well: the kernel may be faster than the detection.
+    pub or_error: bool,
+    /// Why the row proves nothing under these settings, if so.
+    pub unproven: Option<&'static str>,
 }
 
 impl Row {
@@ -69,6 +77,8 @@ impl Row {
 pub fn rows(config: &Config) -> Vec<Row> {
     let server = Fault::names().iter().map(|named| {
         let kind = scaled(named.kind, config);
+        let dead_path = named.cause == Some(Cause::PathDead);
+        let late_evidence = dead_path && config.timers.reply <= PATH + GRACE;
         Row {
             name: named.name,
             about: named.about,
@@ -76,6 +86,9 @@ pub fn rows(config: &Config) -> Vec<Row> {
             cause: named.cause,
             what: What::Server(kind),
             bound: bound(kind, config),
+            or_cause: late_evidence.then_some(Cause::SilentServer),
+            or_error: dead_path && config.heartbeat.policy().detection() > KERNEL,
+            unproven: unproven(kind, config),
         }
     });
     let (timers, detection) = (&config.timers, config.heartbeat.policy().detection());
@@ -120,6 +133,9 @@ pub fn rows(config: &Config) -> Vec<Row> {
         cause: Some(cause),
         what: What::Inside(inner),
         bound: timer + detection + GRACE,
+        or_cause: None,
+        or_error: false,
+        unproven: None,
     });
     server.chain(inside).collect()
 }
@@ -129,10 +145,12 @@ fn scaled(kind: Kind, config: &Config) -> Kind {
     let long = config.heartbeat.policy().detection() * 2;
     match kind {
         Kind::Trickle { after, .. } => {
-            let per_second = SIZE as f64 / long.as_secs_f64();
+            // A bound on the whole transfer is kept to, it is not what this is about.
+            let bound = config.timers.transfer_put.map_or(long, |put| put * 4 / 5);
+            let per_second = SIZE as f64 / long.min(bound).as_secs_f64();
             Kind::Trickle {
                 after,
-                bytes_per_second: (per_second as u32).max(1024),
+                bytes_per_second: per_second.ceil() as u32,
             }
         }
         // Later than the reply timer would be a fault.
@@ -144,6 +162,19 @@ fn scaled(kind: Kind, config: &Config) -> Kind {
         },
         other => other,
     }
+}
+
+/// A healthy row has to last longer than the detection.
+fn unproven(kind: Kind, config: &Config) -> Option<&'static str> {
+    let detection = config.heartbeat.policy().detection();
+    let lasts = match kind {
+        Kind::Trickle {
+            bytes_per_second, ..
+        } => Duration::from_secs(SIZE / u64::from(bytes_per_second.max(1))),
+        Kind::Late226(late) => late,
+        _ => return None,
+    };
+    (lasts < detection).then_some("it is over before the heartbeat could be wrong about it")
 }
 
 /// The timer of the phase in which it strikes, and the time that a verdict takes.

@@ -57,6 +57,11 @@ impl Report {
                 out.push('\n');
             }
         }
+        for row in &self.rows {
+            if let Some(why) = row.unproven {
+                out.push_str(&format!("{} proves nothing here: {why}\n", row.fault));
+            }
+        }
         let failed = self.rows.iter().filter(|r| !r.faults.is_empty()).count();
         out.push_str(&format!(
             "{} of {} rows as they should be; maximum stuck {:.1} s\n",
@@ -147,6 +152,7 @@ mod tests {
             torn: false,
             bytes_sent_again: 1 << 20,
             stuck: Some(stuck),
+            unproven: None,
             faults: faults.iter().map(ToString::to_string).collect(),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::io::{PipeWriter, Read};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::matrix::Inner;
@@ -41,7 +41,8 @@ pub fn arm<'l>(
     sabotage: &Sabotage,
     lock: &'l Arc<Mutex<()>>,
 ) -> std::io::Result<Armed<'l>> {
-    let (tell, struck) = channel();
+    // It strikes once.
+    let (tell, struck) = sync_channel(1);
     let over = Arc::new(AtomicBool::new(false));
     let mut armed = Armed {
         struck,
@@ -58,13 +59,13 @@ pub fn arm<'l>(
                 _ => Point::Source,
             };
             sabotage.arm_worker(point, route, move |_| {
-                let _ = tell.send(());
+                let _ = tell.try_send(());
                 // Ends when the writer is closed; a signal does not end it, as with a hung disk.
                 let _ = (&reader).read_to_end(&mut Vec::new());
             });
         }
         Inner::Spin => sabotage.arm_worker(Point::Transfer, route, move |_| {
-            let _ = tell.send(());
+            let _ = tell.try_send(());
             while !over.load(SeqCst) {
                 std::hint::spin_loop();
             }
@@ -73,7 +74,7 @@ pub fn arm<'l>(
             armed._lock = Some(lock.lock().unwrap_or_else(PoisonError::into_inner));
             let lock = Arc::clone(lock);
             sabotage.arm_worker(Point::Transfer, route, move |_| {
-                let _ = tell.send(());
+                let _ = tell.try_send(());
                 drop(lock.lock());
             });
         }
