@@ -1,36 +1,42 @@
 //! Wiring: which actor runs where, the order of the start, the order of the end. It holds the
 //! locks and the timer thread; it decides nothing.
 
+mod kept;
+mod timer;
+mod view;
+
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use actix::{Actor, Addr, Arbiter, AsyncContext, Context, Recipient};
+use actix::{Actor, Addr, Arbiter, AsyncContext, Context};
 use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
+use self::kept::KeptJournal;
+use self::timer::Timer;
+use self::view::View;
 use crate::actors::collector::{self, CollectorActor, RouteSpool};
 use crate::actors::daemon::{DaemonActor, Over, Parts, Peers};
-use crate::actors::messages::{Close, Drain, GetIncidents, GetStatus, Snapshot, Tick};
+use crate::actors::journal::{self, Flush, JournalActor};
+use crate::actors::messages::{Close, Drain};
 use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
 use crate::config::Config;
 use crate::core::ring::Limits;
 use crate::core::timers;
-use crate::http::{self, Answer, Health, Source, Unavailable};
+use crate::http;
 use crate::metrics::Metrics;
 use crate::pulse::Sabotage;
-use crate::report::{Incident, Status};
 use crate::spool::Clock;
+use crate::spool::journal as records;
 use crate::spool::lock::{FolderLock, LockError};
 use crate::sys::fence;
 use crate::token;
 
-/// A daemon that has not turned for so long is stuck.
-const STUCK: Duration = Duration::from_secs(10);
 /// What the end of a drained service may take on top: the quarantine's and the threads' end.
 const CLOSE_BOUND: Duration = Duration::from_secs(2);
 
@@ -79,6 +85,7 @@ pub async fn run_sabotaged(
     let _state = FolderLock::acquire(&config.state_dir, "state folder")
         .map_err(|e| crate::log::chain(&e))?;
     let agent = agent_id(&config.state_dir)?;
+    let mut kept_journal = KeptJournal::open(&config, &log)?;
     let mut routes = Vec::new();
     for route in config.routes.values() {
         // A folder that is missing or unreadable is reported and waited for; one that somebody
@@ -91,6 +98,7 @@ pub async fn run_sabotaged(
         routes.push(RouteSpool {
             route: Arc::clone(route),
             lock,
+            kept: kept_journal.kept.remove(&route.name).unwrap_or_default(),
         });
     }
     // Said before anything is sent; the server itself needs the service to stand.
@@ -98,7 +106,11 @@ pub async fn run_sabotaged(
         let listen = config.http.listen;
         format!("cannot listen on {listen}: {e}; stop what holds it, or set http.listen")
     })?;
-    let mut service = Service::start(&config, agent, routes, &metrics, &log, sabotage)?;
+    let origin = Origin {
+        agent,
+        journal: kept_journal,
+    };
+    let mut service = Service::start(&config, origin, routes, &metrics, &log, sabotage)?;
     let source = Arc::new(service.view());
     let (server, address) = http::bind(&config.http, metrics, source, log.clone())
         .map_err(|e| crate::log::chain(&e))?;
@@ -119,11 +131,18 @@ pub async fn run_sabotaged(
     Ok(end)
 }
 
+/// What a service has from earlier lives.
+struct Origin {
+    agent: String,
+    journal: KeptJournal,
+}
+
 /// The actors of a running service.
 struct Service {
     daemon: Addr<DaemonActor>,
     quarantine: Addr<SocketQuarantineActor>,
     collector: Addr<CollectorActor>,
+    journal: Addr<JournalActor>,
     turned: Arc<AtomicU64>,
     problems: watch::Receiver<Vec<String>>,
     over: oneshot::Receiver<Over>,
@@ -139,7 +158,7 @@ type Actors = (
 impl Service {
     fn start(
         config: &Arc<Config>,
-        agent: String,
+        origin: Origin,
         routes: Vec<RouteSpool>,
         metrics: &Metrics,
         log: &Logger,
@@ -148,7 +167,19 @@ impl Service {
         let (tell, over) = oneshot::channel();
         let (problems_in, problems) = watch::channel(Vec::new());
         let turned = Arc::new(AtomicU64::new(clock::mono().as_millis() as u64));
+        let (journal, drawer) = records::journal();
+        let Origin {
+            agent,
+            journal:
+                KeptJournal {
+                    store,
+                    path,
+                    unfinished,
+                    ..
+                },
+        } = origin;
         let parts = {
+            let journal = journal.clone();
             let (config, metrics, log) = (Arc::clone(config), metrics.clone(), log.clone());
             let (turned, sabotage) = (Arc::clone(&turned), sabotage.clone());
             move |peers| Parts {
@@ -164,9 +195,13 @@ impl Service {
                     let _ = tell.send(how);
                 }),
                 sabotage,
+                journal,
+                unfinished,
             }
         };
+        let history = config.history;
         let limits = limits(config);
+        let writer_log = log.clone();
         let (metrics, log) = (metrics.clone(), log.clone());
         let (made_in, made) = mpsc::sync_channel(1);
         // The three need each other's addresses: they are made where the daemon's context is.
@@ -175,6 +210,13 @@ impl Service {
         });
         let gone = |_| "the daemon's event loop did not start".to_owned();
         let (daemon, quarantine, collector) = made.recv().map_err(gone)??;
+        let writer = journal::Parts {
+            drawer,
+            told: daemon.clone().recipient(),
+            history,
+            log: writer_log,
+        };
+        let journal = JournalActor::start(store, path, &journal, writer);
         let period = timers::tick_period(&config.heartbeat.policy());
         let ticked = vec![daemon.clone().recipient(), quarantine.clone().recipient()];
         let timer = Timer::start(period, ticked)
@@ -183,6 +225,7 @@ impl Service {
             daemon,
             quarantine,
             collector,
+            journal,
             turned,
             problems,
             over,
@@ -248,6 +291,10 @@ impl Service {
         {
             warn!(log, "the quarantine does not answer"; "next" => "the kernel closes its sockets");
         }
+        if self.journal.send(Flush).timeout(CLOSE_BOUND).await.is_err() {
+            warn!(log, "the journal does not answer";
+                "next" => "what it lacks is asked of the server at the next start");
+        }
         match self
             .collector
             .send(collector::Shutdown)
@@ -304,99 +351,6 @@ fn make(
     };
     context.run(DaemonActor::new(parts(peers)));
     Ok((daemon, quarantine, collector))
-}
-
-/// The thread that says what time it is (S1.1). An actor's own timers starve under a flood of
-/// messages and fire in bursts after a block; a message that carries its time does neither harm.
-struct Timer {
-    stop: mpsc::Sender<()>,
-}
-
-impl Timer {
-    fn start(period: Duration, told: Vec<Recipient<Tick>>) -> std::io::Result<Self> {
-        let (stop, stopped) = mpsc::channel();
-        std::thread::Builder::new()
-            .name("timer".into())
-            .spawn(move || {
-                let mut scheduled = clock::mono();
-                loop {
-                    scheduled += period;
-                    let now = clock::mono();
-                    if now > scheduled + period {
-                        // Suspended or starved: the ticks in between are gone, not made up for.
-                        scheduled = now;
-                    }
-                    match stopped.recv_timeout(scheduled.saturating_sub(now)) {
-                        Err(mpsc::RecvTimeoutError::Timeout) => {}
-                        _ => return,
-                    }
-                    for recipient in &told {
-                        // A full mailbox has older ticks in it; a closed one is seen by the app.
-                        let _ = recipient.try_send(Tick { scheduled });
-                    }
-                }
-            })?;
-        Ok(Self { stop })
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        // The thread may have ended already.
-        let _ = self.stop.send(());
-    }
-}
-
-/// What the HTTP side sees.
-struct View {
-    daemon: Addr<DaemonActor>,
-    quarantine: Addr<SocketQuarantineActor>,
-    turned: Arc<AtomicU64>,
-    problems: watch::Receiver<Vec<String>>,
-}
-
-impl Source for View {
-    fn status(&self) -> Answer<'_, Status> {
-        Box::pin(async {
-            let gone = |e: actix::MailboxError| Unavailable(e.to_string());
-            let mut status = self.daemon.send(GetStatus).await.map_err(gone)?;
-            status.quarantine = self.quarantine.send(Snapshot).await.map_err(gone)?;
-            Ok(status)
-        })
-    }
-
-    fn incidents(&self) -> Answer<'_, Vec<Incident>> {
-        Box::pin(async {
-            self.daemon
-                .send(GetIncidents)
-                .await
-                .map_err(|e| Unavailable(e.to_string()))
-        })
-    }
-
-    fn incident(&self, id: u64) -> Answer<'_, Option<Incident>> {
-        Box::pin(async move {
-            Ok(self
-                .incidents()
-                .await?
-                .into_iter()
-                .find(|incident| incident.id == id))
-        })
-    }
-
-    fn healthy(&self) -> Health {
-        let turned = Duration::from_millis(self.turned.load(SeqCst));
-        let silent = clock::mono().saturating_sub(turned);
-        if silent < STUCK {
-            Health::Turning
-        } else {
-            Health::Stuck { silent }
-        }
-    }
-
-    fn ready(&self) -> Vec<String> {
-        self.problems.borrow().clone()
-    }
 }
 
 /// This installation's id in temp names: kept in the state folder, made at the first start.

@@ -2,24 +2,25 @@
 //! worker alone writes, but for the Ping number) and the fence around the worker's sockets.
 //! Reading it never blocks and needs nobody's help; that is what makes a verdict possible.
 
+mod attempt;
 mod sabotage;
 
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 
+pub use attempt::{Attempt, Unwritten};
 pub use sabotage::{Point, Sabotage};
 
 use crate::clock::{self, Mono};
 use crate::core::evidence::Sample;
-use crate::core::journey::Stage;
 use crate::core::names::Phase;
-use crate::spool::Stamp;
+use crate::spool::journal::{Change, Done, Journal, Ticket};
 use crate::sys::fence::{Fence, Woken};
 use crate::sys::thread;
 
@@ -156,6 +157,30 @@ impl WorkerHandle {
         }
     }
 
+    /// Writes a change to the journal and waits until it stands there. No wake-up is a safe point
+    /// here: the journal's disk may hang, and a voucher with a bound of its own answers for that.
+    ///
+    /// # Errors
+    /// The worker was stopped; or the change cannot be written.
+    pub fn write(&self, journal: &Journal, change: Change) -> Result<Result<(), Unwritten>, Stop> {
+        self.begin(Phase::LocalFile, None);
+        let fence = Arc::clone(&self.fence);
+        let ticket = Ticket::new(move || fence.wake());
+        if !journal.put(change, Done::Ticket(Arc::clone(&ticket))) {
+            return Ok(Err(Unwritten));
+        }
+        loop {
+            self.check()?;
+            if let Some(stands) = ticket.result() {
+                return Ok(if stands { Ok(()) } else { Err(Unwritten) });
+            }
+            if self.fence.wait(None, None).is_err() {
+                // Nothing is left to wait with: as good as unwritten.
+                return Ok(Err(Unwritten));
+            }
+        }
+    }
+
     // ---- everybody's side ----------------------------------------------------------------
 
     /// The worker's phase.
@@ -214,66 +239,6 @@ impl WorkerHandle {
 
 fn micros(time: Mono) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// One upload attempt as the server may know it: its temp name and how far it came. Written by
-/// the worker, read by whoever resolves it, even after the worker was ended.
-#[derive(Debug)]
-pub struct Attempt {
-    /// The temp name, relative to the route's remote folder.
-    pub temp: String,
-    stage: AtomicU8,
-    sent: OnceLock<Stamp>,
-}
-
-impl Attempt {
-    /// An attempt of which the server knows nothing yet.
-    pub fn new(temp: String) -> Self {
-        Self {
-            temp,
-            stage: AtomicU8::new(Stage::Opened as u8),
-            sent: OnceLock::new(),
-        }
-    }
-
-    /// How far it came.
-    pub fn stage(&self) -> Stage {
-        Stage::from_u8(self.stage.load(SeqCst))
-    }
-
-    /// Its own worker goes from sending to publishing: the last step before the first RNFR. False
-    /// when a successor has given the attempt up meanwhile: then nothing may be sent any more.
-    pub fn begin_publishing(&self) -> bool {
-        let (sending, publishing) = (Stage::Sending as u8, Stage::Publishing as u8);
-        let moved = self
-            .stage
-            .compare_exchange(sending, publishing, SeqCst, SeqCst);
-        moved.is_ok() || moved == Err(publishing)
-    }
-
-    /// A successor gives up an attempt that was still sending: from here on it cannot come to be
-    /// published, however late its worker goes on. False when it is past that.
-    pub fn give_up(&self) -> bool {
-        let (sending, opened) = (Stage::Sending as u8, Stage::Opened as u8);
-        self.stage
-            .compare_exchange(sending, opened, SeqCst, SeqCst)
-            .is_ok()
-    }
-
-    /// It enters a stage, or (after a clear refusal) returns to an earlier one.
-    pub fn enter(&self, stage: Stage) {
-        self.stage.store(stage as u8, SeqCst);
-    }
-
-    /// Notes the version of the source that is sent; the first one counts.
-    pub fn note_source(&self, stamp: Stamp) {
-        let _ = self.sent.set(stamp);
-    }
-
-    /// The version of the source that was sent.
-    pub fn source(&self) -> Option<Stamp> {
-        self.sent.get().copied()
-    }
 }
 
 /// The name look-ups of one route: one at a time, so that a resolver that never answers strands
@@ -343,24 +308,6 @@ mod tests {
         handle.begin_transfer(None);
         assert_eq!(handle.deadline(), (first + 1, None));
         assert_eq!(handle.phase(), Phase::Transfer);
-    }
-
-    #[test]
-    fn an_attempt_that_a_successor_gave_up_is_not_published_any_more() {
-        let attempt = Attempt::new("t".into());
-        attempt.enter(Stage::Sending);
-        assert!(attempt.give_up());
-        assert!(!attempt.begin_publishing());
-        assert_eq!(attempt.stage(), Stage::Opened);
-    }
-
-    #[test]
-    fn an_attempt_that_began_to_publish_cannot_be_given_up() {
-        let attempt = Attempt::new("t".into());
-        attempt.enter(Stage::Sending);
-        assert!(attempt.begin_publishing() && attempt.begin_publishing());
-        assert!(!attempt.give_up());
-        assert_eq!(attempt.stage(), Stage::Publishing);
     }
 
     #[test]

@@ -12,6 +12,9 @@ pub struct Status {
     pub started_at: f64,
     /// Whether the service is draining before its end.
     pub draining: bool,
+    /// Why no new work is taken (the journal cannot be written), if so.
+    #[serde(default)]
+    pub journal_problem: Option<String>,
     /// The routes, by name.
     pub routes: Vec<RouteStatus>,
     /// The quarantine.
@@ -37,6 +40,12 @@ pub struct RouteStatus {
     pub suspended: Option<String>,
     /// What is wrong with the spool folder, if anything.
     pub spool_problem: Option<String>,
+    /// Why the destination gives no session, if so, and when it is tried again.
+    #[serde(default)]
+    pub destination_problem: Option<String>,
+    /// The file that failed last and waits in its back-off, with its error, both escaped.
+    #[serde(default)]
+    pub last_failure: Option<String>,
     /// The slots.
     pub slots: Vec<SlotStatus>,
 }

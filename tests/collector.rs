@@ -85,6 +85,7 @@ impl Rig {
         let spool = RouteSpool {
             route: route.clone(),
             lock,
+            kept: Vec::new(),
         };
         let thread = std::thread::spawn(move || {
             let system = System::new();

@@ -130,6 +130,8 @@ pub struct RouteSpool {
     /// The spool's lock, where it was taken before. Without it the route's thread takes it, and
     /// tells of a holder as a problem of the spool.
     pub lock: Option<FolderLock>,
+    /// Files that were delivered in an earlier life and stay, each in its version.
+    pub kept: Vec<(Arc<str>, Stamp)>,
 }
 
 /// The actor's side of a route's thread.
@@ -215,9 +217,9 @@ impl CollectorActor {
             flushing: false,
             sabotage: Sabotage::default(),
         };
-        for RouteSpool { route, lock } in routes {
-            let name: Arc<str> = route.name.as_str().into();
-            let lane = desk::start(daemon.clone(), name.clone(), route, lock, log, clock)?;
+        for spool in routes {
+            let name: Arc<str> = spool.route.name.as_str().into();
+            let lane = desk::start(daemon.clone(), name.clone(), spool, log, clock)?;
             actor.lanes.insert(name, lane);
         }
         Ok(actor)

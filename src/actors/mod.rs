@@ -3,6 +3,7 @@
 
 pub mod collector;
 pub mod daemon;
+pub mod journal;
 pub mod messages;
 pub mod quarantine;
 pub mod uploader;

@@ -15,6 +15,7 @@ use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
 use crate::config::{Route, Timers};
 use crate::ftp::Setup;
 use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
+use crate::spool::journal::Journal;
 use crate::worker::{self, Mailbox};
 
 /// Messages that may wait for one slot: a Ping, a job, an EndTask, a Retire, and their successors.
@@ -37,6 +38,8 @@ pub struct Slot {
     pub detection: std::time::Duration,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// The journal.
+    pub journal: Journal,
     /// What a test has armed.
     pub sabotage: Sabotage,
     /// The slot's logger.
@@ -76,6 +79,7 @@ impl UploaderActor {
             timers: slot.timers.clone(),
             detection: slot.detection,
             look_ups: slot.look_ups.clone(),
+            journal: slot.journal.clone(),
             log: slot.log.clone(),
         };
         let outcome = slot.outcome.clone();

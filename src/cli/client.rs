@@ -35,9 +35,10 @@ const REFUSAL_MAX: u64 = 64 * 1024;
 /// The arguments that name a running service.
 #[derive(Debug, Clone, Args)]
 pub struct Service {
-    /// Where the service answers: its http.listen.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9188")]
-    url: String,
+    /// Where the service answers: its http.listen. Without it the variable
+    /// FTPULSE__HTTP__LISTEN tells, else it is http://127.0.0.1:9188.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
     /// The file that holds the service's http.token. Without it the variables
     /// FTPULSE__HTTP__TOKEN and FTPULSE__HTTP__TOKEN_FILE may give it to a service on loopback.
     #[arg(long, value_name = "FILE")]
@@ -51,7 +52,8 @@ impl Service {
     /// The exit code of wrong usage.
     pub fn client(&self) -> Result<Client, ExitCode> {
         let variable = |name: &str| std::env::var_os(name);
-        let client = place::parse(&self.url).and_then(|base| {
+        let url = self.url.clone().map_or_else(|| usual(variable), Ok);
+        let client = url.and_then(|url| place::parse(&url)).and_then(|base| {
             let token = token(self.token_file.as_deref(), |name| {
                 // The variables are those of this machine's service: nobody else sees its token.
                 place::is_local(&base).then(|| variable(name)).flatten()
@@ -63,6 +65,28 @@ impl Service {
             ExitCode::from(EXIT_USAGE)
         })
     }
+}
+
+/// Where the service of this machine answers, as its own variable has it.
+fn usual(variable: impl Fn(&str) -> Option<OsString>) -> Result<String, String> {
+    let name = keys::variable("http.listen");
+    let Some(listen) = variable(&name) else {
+        return Ok("http://127.0.0.1:9188".to_owned());
+    };
+    let listen: std::net::SocketAddr = listen
+        .to_str()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| format!("{name} is no address with a port; repair it, or give --url"))?;
+    // Every address of this machine is also its loopback.
+    let host = match listen.ip() {
+        ip if !ip.is_unspecified() => ip,
+        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+    };
+    Ok(format!(
+        "http://{}",
+        std::net::SocketAddr::new(host, listen.port())
+    ))
 }
 
 /// The token, from the argument's file or else from the variables of the service itself.
@@ -249,6 +273,20 @@ mod tests {
             found.map(|(_, value)| OsString::from(value))
         };
         token(None, variable).map(|token| token.map(|token| token.reveal().to_owned()))
+    }
+
+    #[test]
+    fn the_place_comes_from_the_services_own_variable() {
+        let of = |listen: Option<&str>| usual(|_| listen.map(OsString::from));
+        assert_eq!(of(None).unwrap(), "http://127.0.0.1:9188");
+        assert_eq!(of(Some("127.0.0.1:19")).unwrap(), "http://127.0.0.1:19");
+        assert_eq!(of(Some("0.0.0.0:80")).unwrap(), "http://127.0.0.1:80");
+        assert_eq!(of(Some("[::]:80")).unwrap(), "http://[::1]:80");
+        assert!(
+            of(Some("nowhere"))
+                .unwrap_err()
+                .contains("FTPULSE__HTTP__LISTEN")
+        );
     }
 
     #[test]

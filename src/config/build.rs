@@ -91,6 +91,7 @@ impl Builder {
             routes,
             shutdown_grace: s.duration("shutdown.grace"),
             state_dir: s.path("state.dir")?,
+            history: s.duration("state.history"),
             http: Http {
                 listen: listen(s)?,
                 token,

@@ -123,8 +123,8 @@ pub static KEYS: &[Key] = &[
     Key::new("heartbeat.interval", Duration("100ms", "60s"), "2s", "Time between two Pings of an uploader."),
     Key::new("heartbeat.misses", Whole(1, 100), "3", "Missed beats tolerated in a row; the next one convicts."),
     Key::new("heartbeat.policy", Choice(&["count", "lease"], &[]), "count", "How missed beats lead to a verdict."),
-    Key::new("heartbeat.lease", Duration("1s", "10m"), "10s", "Length of the lease (policy lease)."),
-    Key::new("heartbeat.lease_floor", Duration("10ms", "10s"), "250ms", "Shortest pause between two retries of a Ping (policy lease)."),
+    Key::new("heartbeat.lease", Duration("1s", "10m"), "10s", "Length of the lease (policy lease): at least three intervals."),
+    Key::new("heartbeat.lease_floor", Duration("10ms", "10s"), "250ms", "Shortest pause between two retries of a Ping (policy lease): at most an interval."),
     Key::new("heartbeat.vouchers", Choice(&["all", "none"], &[]), "all", "Whether evidence may stand in for a silent uploader whose silence is legitimate."),
     Key::new("heartbeat.max_stranded_workers", Whole(0, 1000), "8", "Threads that cannot end, tolerated before the process asks to be restarted."),
 
@@ -170,7 +170,7 @@ pub static KEYS: &[Key] = &[
     Key::new("shutdown.grace", Duration("0s", "10m"), "8s", "How long a drain may take after SIGTERM or SIGINT."),
 
     Key::new("state.dir", Path, "/var/lib/ftpulse", "Folder of the service's own state; one process owns it."),
-    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers delivered files.").later(),
+    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers delivered files."),
 
     Key::new("http.listen", Address, "127.0.0.1:9188", "Address of metrics, health and API."),
     Key::absent("http.token", Secret, "a-long-random-text", "Bearer token of the API; better given by token_file."),

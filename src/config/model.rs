@@ -28,6 +28,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Folder of the service's own state; locked by one process.
     pub state_dir: PathBuf,
+    /// How long the journal remembers delivered files.
+    pub history: Duration,
     /// The HTTP side.
     pub http: Http,
     /// Logging.

@@ -60,6 +60,19 @@ impl<T> Backlog<T> {
         true
     }
 
+    /// The same for a file that has to wait until then.
+    pub fn add_waiting(&mut self, path: &str, facts: T, until: Mono) -> bool {
+        if self.records.contains_key(path) {
+            return false;
+        }
+        let path: Arc<str> = path.into();
+        let place = Place::Waiting(until);
+        self.records
+            .insert(Arc::clone(&path), Record { place, facts });
+        self.waiting.insert((until, path));
+        true
+    }
+
     /// Takes the next file into work: the first ready one for which `free` holds.
     pub fn take(&mut self, now: Mono, free: impl Fn(&str) -> bool) -> Option<Arc<str>> {
         while let Some((until, path)) = self.waiting.first().cloned() {

@@ -6,7 +6,7 @@ use std::io;
 use suppaftp::FtpError;
 
 use crate::core::names::Phase;
-use crate::pulse::{Stop, WorkerHandle};
+use crate::pulse::{Attempt, Stop, WorkerHandle};
 
 /// A step that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub enum Trouble {
     Vanished,
     /// What became of an earlier attempt cannot be told yet.
     InDoubt,
+    /// The journal cannot be written: what was to be done next must not be.
+    Unwritten,
     /// The server has a size that differs from what was sent.
     SizeDiffers {
         /// Bytes sent.
@@ -58,6 +60,11 @@ impl From<Stop> for Trouble {
 }
 
 impl Trouble {
+    /// Waits until the attempt's stage stands in the journal.
+    pub fn unless_journalled(handle: &WorkerHandle, attempt: &Attempt) -> Result<(), Self> {
+        attempt.journalled(handle)?.map_err(|_| Self::Unwritten)
+    }
+
     /// Names what suppaftp reported. The fence and the interrupt come first: what their dead
     /// descriptor makes of a call is not the server's doing.
     pub fn from_ftp(handle: &WorkerHandle, verb: &'static str, error: FtpError) -> Self {
@@ -121,6 +128,7 @@ impl Trouble {
             | Self::Changed
             | Self::Vanished
             | Self::InDoubt
+            | Self::Unwritten
             | Self::SizeDiffers { .. } => true,
             Self::Ended | Self::Timeout(_) | Self::Lost { .. } => false,
         }
@@ -151,6 +159,7 @@ impl fmt::Display for Trouble {
             Self::Source(error) => f.write_str(error),
             Self::Changed => f.write_str("the source changed while it was sent"),
             Self::Vanished => f.write_str("the source vanished"),
+            Self::Unwritten => f.write_str("the journal cannot be written"),
             Self::InDoubt => f.write_str("an earlier attempt is still in doubt"),
             Self::SizeDiffers { sent, found } => {
                 write!(f, "{sent} bytes were sent but the server has {found}")

@@ -31,6 +31,13 @@ impl Session {
         if !attempt.begin_publishing() {
             return Err(Trouble::Ended);
         }
+        if let Err(trouble) = Trouble::unless_journalled(&self.setup.handle, attempt) {
+            if trouble == Trouble::Unwritten {
+                // No RNFR was sent, and none is.
+                attempt.enter(Stage::Sending);
+            }
+            return Err(trouble);
+        }
         let renamed = self.rename(&attempt.temp, target);
         match &renamed {
             Ok(()) => attempt.enter(Stage::Published),
@@ -173,6 +180,12 @@ fn ask(session: &mut Session, old: &Attempt, fresh: &Attempt) -> Result<Answer, 
         fresh.note_source(stamp);
     }
     fresh.enter(Stage::Publishing);
+    if let Err(trouble) = Trouble::unless_journalled(&session.setup.handle, fresh) {
+        if trouble == Trouble::Unwritten {
+            fresh.enter(Stage::Opened);
+        }
+        return Err(trouble);
+    }
     match session.rename(&old.temp, &fresh.temp) {
         Ok(()) => Ok(Answer::Renamed),
         Err(Trouble::Refused { verb, code, .. }) if code != 421 => {

@@ -18,6 +18,7 @@ use crate::config::{Route, Timers};
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
 use crate::pulse::{LookUps, WorkerHandle};
+use crate::spool::journal::{Change, Journal};
 use crate::sys::fence::{Which, Woken};
 
 /// QUIT is a courtesy: its reply is not worth a long wait.
@@ -36,6 +37,8 @@ pub struct Setup {
     pub detection: Duration,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// What has to stand in it before the server is told.
+    pub journal: Journal,
     /// The worker's logger.
     pub log: Logger,
 }
@@ -169,12 +172,23 @@ impl Session {
             Err(Trouble::Refused {
                 code: 500..=599, ..
             }) => {
+                self.remade()?;
                 self.make_folders(&folder)?;
                 self.made_folder = true;
                 self.change_folder(&folder)
             }
             other => other,
         }
+    }
+
+    /// Before the remote folder is made anew: what is in doubt there is not answered by the absence
+    /// of a temp name any more, in this life or the next.
+    fn remade(&mut self) -> Result<(), Trouble> {
+        let change = Change::Remade {
+            route: self.setup.route.name.as_str().into(),
+        };
+        let written = self.setup.handle.write(&self.setup.journal, change)?;
+        written.map_err(|_| Trouble::Unwritten)
     }
 
     /// Goes to a folder.

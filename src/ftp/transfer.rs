@@ -101,10 +101,17 @@ fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
     let handle = Arc::clone(&session.setup.handle);
     let name = session.wire(&attempt.temp)?;
     session.data_begun.store(false, SeqCst);
-    handle.begin(Phase::Reply, Some(session.setup.timers.reply));
-    handle.check()?;
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(Stage::Sending);
+    if let Err(trouble) = Trouble::unless_journalled(&handle, attempt) {
+        if trouble == Trouble::Unwritten {
+            // Nor is it sent.
+            attempt.enter(Stage::Opened);
+        }
+        return Err(trouble);
+    }
+    handle.begin(Phase::Reply, Some(session.setup.timers.reply));
+    handle.check()?;
     let result = session.client.put_with_stream(name);
     handle.ack();
     let begun = session.data_begun.load(SeqCst);

@@ -2,6 +2,7 @@
 
 pub mod finish;
 mod folder;
+pub mod journal;
 pub mod lock;
 mod memory;
 pub mod said;

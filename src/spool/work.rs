@@ -110,6 +110,8 @@ pub struct Work {
     settle: Settle,
     waiting: Waiting,
     memory: Memory,
+    /// What stays of an earlier life's deliveries, until the spool is there.
+    kept_before: Vec<(Arc<str>, Stamp)>,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -157,6 +159,7 @@ impl Work {
             settle: Settle::new(route.settle, UNSETTLED_MAX),
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
+            kept_before: Vec::new(),
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
@@ -180,6 +183,11 @@ impl Work {
             clock,
             stop,
         })
+    }
+
+    /// Files that were delivered in an earlier life and stay.
+    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>) {
+        self.kept_before = kept;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.

@@ -120,6 +120,8 @@ pub enum FailureKind {
     Source,
     /// Earlier attempts are still in doubt.
     Doubt,
+    /// The journal cannot be written.
+    Journal,
     /// The worker was ended.
     Ended,
 }
@@ -173,6 +175,7 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::Vanished => FailureKind::Vanished,
         Trouble::Source(_) => FailureKind::Source,
         Trouble::InDoubt => FailureKind::Doubt,
+        Trouble::Unwritten => FailureKind::Journal,
         Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
         Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
     };

@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use slog::{Logger, error};
 
-use super::{Daemon, FinishedSource, Found, Lane, SpoolState, TRY_AGAIN};
-use crate::config::Route;
+use super::{Daemon, FinishedSource, Found, Lane, RouteSpool, SpoolState, TRY_AGAIN};
 use crate::spool::Clock;
-use crate::spool::lock::FolderLock;
 use crate::spool::watch::{FsEvent, Inlet};
 use crate::spool::work::{Command, Report, State, Work};
 
@@ -43,8 +41,7 @@ struct Desk {
 pub(super) fn start(
     daemon: Daemon,
     name: Arc<str>,
-    route: Arc<Route>,
-    lock: Option<FolderLock>,
+    spool: RouteSpool,
     log: &Logger,
     clock: Clock,
 ) -> Result<Lane, std::io::Error> {
@@ -60,8 +57,10 @@ pub(super) fn start(
         wake: wake_in.clone(),
         lost: lost.clone(),
     };
-    let work = Work::new(route, lock, inlet, log, clock, stop.clone())
+    let RouteSpool { route, lock, kept } = spool;
+    let mut work = Work::new(route, lock, inlet, log, clock, stop.clone())
         .map_err(|error| std::io::Error::other(format!("route {name}: {error}")))?;
+    work.remember_kept(kept);
     let stopped = stop.clone();
     let log = log.clone();
     let title = format!("spool-{name}");

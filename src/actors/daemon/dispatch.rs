@@ -9,6 +9,7 @@ use super::slots::{Running, RunningKind};
 use crate::actors::messages::Give;
 use crate::clock::Mono;
 use crate::pulse::Attempt;
+use crate::spool::journal::Key;
 use crate::token;
 use crate::worker::{Job, Sweep, Upload, Work};
 
@@ -19,7 +20,7 @@ impl DaemonActor {
     /// Gives work to every free slot.
     pub(super) fn dispatch(&mut self, now: Mono) {
         self.flush();
-        if self.draining.is_some() {
+        if self.draining.is_some() || self.record.problem.is_some() {
             return;
         }
         for index in 0..self.slots.len() {
@@ -48,6 +49,10 @@ impl DaemonActor {
             return;
         }
         while let Some(path) = self.take(route, now) {
+            let of = Key {
+                route: self.routes[route].config.name.as_str().into(),
+                path: Arc::clone(&path),
+            };
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -55,11 +60,8 @@ impl DaemonActor {
                 self.finish(route, &path, sent);
                 continue;
             }
-            let attempt = Arc::new(Attempt::new(token::temp_name(
-                &path,
-                &self.agent,
-                &token::new(),
-            )));
+            let temp = token::temp_name(&path, &self.agent, &token::new());
+            let attempt = Arc::new(Attempt::new(temp, of, self.record.journal.clone()));
             let upload = Upload {
                 path: Arc::clone(&path),
                 settled: facts.stamp,

@@ -9,6 +9,7 @@
 mod beats;
 mod dispatch;
 mod leaving;
+mod record;
 mod reports;
 mod room;
 mod route;
@@ -25,11 +26,13 @@ use slog::{Logger, debug, error, info};
 use tokio::sync::watch;
 
 use self::leaving::Leaving;
+use self::record::Record;
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
 use self::verdict::Recorded;
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use super::journal::Journaled;
 use super::messages::{
     Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,
 };
@@ -40,6 +43,7 @@ use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{LookUps, Point, Sabotage};
 use crate::report::{RouteStatus, Status};
+use crate::spool::journal::{Journal, Unfinished};
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
 /// route a few batches; beyond that senders keep theirs and try again.
@@ -97,6 +101,9 @@ pub struct DaemonActor {
     /// at a time.
     targets: HashMap<(String, String), usize>,
     vouchers: Vouchers,
+    record: Record,
+    /// What an earlier life left behind, until the first start.
+    unfinished: Vec<Unfinished>,
     look_ups: LookUps,
     draining: Option<Mono>,
     retired: bool,
@@ -128,6 +135,10 @@ pub struct Parts {
     pub over: Box<dyn FnOnce(Over) + Send>,
     /// What a test has armed.
     pub sabotage: Sabotage,
+    /// The journal.
+    pub journal: Journal,
+    /// What it knows from an earlier life.
+    pub unfinished: Vec<Unfinished>,
 }
 
 impl DaemonActor {
@@ -159,6 +170,8 @@ impl DaemonActor {
             job: 0,
             targets: HashMap::new(),
             vouchers,
+            record: Record::new(parts.journal),
+            unfinished: parts.unfinished,
             look_ups,
             draining: None,
             retired: false,
@@ -234,7 +247,8 @@ impl DaemonActor {
     /// While draining: the end comes when nothing is in work any more or the grace is over.
     fn drain(&mut self, now: Mono) {
         let Some(until) = self.draining else { return };
-        let busy = self.slots.iter().any(|s| s.job.is_some()) || !self.unsent.is_empty();
+        let in_work = self.slots.iter().any(|s| s.job.is_some());
+        let busy = in_work || !self.unsent.is_empty() || self.record.busy();
         let finishing = self.routes.iter().any(|r| r.finishing > 0);
         let late = now >= until;
         if (busy || finishing) && !late {
@@ -263,6 +277,8 @@ impl Actor for DaemonActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
         let this = ctx.address();
+        let unfinished = std::mem::take(&mut self.unfinished);
+        self.remember(unfinished);
         self.make_slots(&this);
         for index in 0..self.routes.len() {
             self.want(index);
@@ -287,6 +303,7 @@ impl Handler<Tick> for DaemonActor {
         }
         self.see_them_leave(now);
         self.see_the_others();
+        self.retry_journal(now);
         self.dispatch(now);
         self.drain(now);
     }
@@ -318,6 +335,15 @@ impl Handler<Outcome> for DaemonActor {
         self.flush();
         self.dispatch(now);
         self.drain(now);
+    }
+}
+
+impl Handler<Journaled> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, journaled: Journaled, _: &mut Self::Context) {
+        self.journaled(journaled);
+        self.flush();
     }
 }
 
@@ -372,6 +398,7 @@ impl Handler<GetStatus> for DaemonActor {
     type Result = MessageResult<GetStatus>;
 
     fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
+        let now = clock::mono();
         let routes = self
             .routes
             .iter()
@@ -383,12 +410,13 @@ impl Handler<GetStatus> for DaemonActor {
                     .filter(|s| s.route == index)
                     .map(Slot::status)
                     .collect(),
-                ..route.status()
+                ..route.status(now)
             });
         MessageResult(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started,
             draining: self.draining.is_some(),
+            journal_problem: self.record.problem.clone(),
             routes: routes.collect(),
             stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
                 + self.look_ups.stranded(),

@@ -130,7 +130,7 @@ impl DaemonActor {
         if let Some(incident) = incident {
             self.recovered(incident);
         }
-        self.finish(route, path, sent);
+        self.record_delivery(route, path, sent);
     }
 
     fn failed(
@@ -160,6 +160,10 @@ impl DaemonActor {
             self.ask_for_seat(route, failure);
         }
         match failure.kind {
+            FailureKind::Journal => {
+                self.unwritable("a worker could not write it".into());
+                self.retry(route, path, failed, now);
+            }
             FailureKind::Changed | FailureKind::Vanished => {
                 self.source_gone(route, path, failed, failure, now);
             }
@@ -224,6 +228,8 @@ impl DaemonActor {
             "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
             "cause" => failed.cause.map(Cause::as_str),
             "error" => escape(failed.error).into_owned(), "next" => format!("retry in {pause:.1?}"));
+        self.note_waiting(route, path, failures, pause, failed.error);
+        self.routes[route].last_failure = Some((path.into(), failed.error.to_owned()));
         self.take_back(route, path, now + pause);
     }
 
@@ -239,6 +245,7 @@ impl DaemonActor {
         state.failures += 1;
         let pause = backoff.pause(state.failures, token::random());
         state.paused = now + pause;
+        state.no_session.clone_from(&failure.error);
         warn!(self.log, "the destination gives no session"; "route" => name,
             "destination" => &key, "failures" => state.failures,
             "phase" => failure.phase.as_str(), "cause" => cause.map(Cause::as_str),

@@ -1,13 +1,15 @@
 //! One route as the daemon knows it: its files, its destination's state, the old temp names that
 //! have to be swept. It decides what is due; it sends nothing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use slog::{Logger, error, info};
 
 use crate::clock::Mono;
 use crate::config::Route;
-use crate::core::backlog::Backlog;
+use crate::core::backlog::{Backlog, Place};
+use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
@@ -59,8 +61,15 @@ pub struct RouteState {
     /// Sessions that did not come to be, in a row.
     pub failures: u32,
     pub paused: Mono,
+    /// The last reason for which no session came to be.
+    pub no_session: String,
+    /// The file that failed last, with its error.
+    pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
     sweeps: Vec<OldTemp>,
+    /// Files that failed in an earlier life and have not come again: how often, and until when
+    /// they wait. Bounded by what one life can know.
+    pub failed_before: HashMap<Arc<str>, (u32, Mono)>,
     pub delivered: u64,
     pub problem: Option<String>,
 }
@@ -75,14 +84,27 @@ impl RouteState {
             finishing: 0,
             failures: 0,
             paused: Mono::ZERO,
+            no_session: String::new(),
+            last_failure: None,
             suspended: false,
             sweeps: Vec::new(),
+            failed_before: HashMap::new(),
             delivered: 0,
             problem: None,
         }
     }
 
-    pub fn status(&self) -> RouteStatus {
+    /// What a person should know of this route now.
+    pub fn status(&self, now: Mono) -> RouteStatus {
+        let again = self.paused.saturating_sub(now).as_secs_f64();
+        let failures = self.failures;
+        let no_session = (failures > 0).then(|| {
+            let why = escape(&self.no_session);
+            format!("no session after {failures} tries: {why}; next try in {again:.1} s")
+        });
+        let waits = |path: &str| matches!(self.backlog.place(path), Some(Place::Waiting(_)));
+        let failed = self.last_failure.as_ref().filter(|(path, _)| waits(path));
+
         RouteStatus {
             name: self.config.name.clone(),
             destination: self.config.server.key(),
@@ -93,6 +115,9 @@ impl RouteState {
                 .suspended
                 .then(|| "two of its workers cannot end".into()),
             spool_problem: self.problem.clone(),
+            destination_problem: no_session,
+            last_failure: failed
+                .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),
         }
     }

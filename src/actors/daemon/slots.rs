@@ -162,6 +162,7 @@ impl DaemonActor {
             timers: self.config.timers.clone(),
             detection: self.detection(),
             look_ups: self.routes[route].look_ups.clone(),
+            journal: self.record.journal.clone(),
             sabotage: self.sabotage.of_route(&self.routes[route].config.name),
             ready: this.clone().recipient(),
             pong: this.clone().recipient(),

@@ -18,7 +18,7 @@ const AHEAD: usize = 1000;
 const KNOWN: usize = 20_000;
 
 impl DaemonActor {
-    fn route_index(&self, name: &str) -> Option<usize> {
+    pub(super) fn route_index(&self, name: &str) -> Option<usize> {
         self.routes.iter().position(|r| r.config.name == name)
     }
 
@@ -46,16 +46,19 @@ impl DaemonActor {
         route.wanted = route.wanted.saturating_sub(found.files.len());
         for file in found.files {
             let stamp = file.stamp;
+            let before = route.failed_before.remove(file.path.as_str());
             let facts = FileFacts {
                 stamp,
-                failures: 0,
+                failures: before.map_or(0, |(failures, _)| failures),
                 doubts: Vec::new(),
                 incident: None,
                 delivered: None,
             };
-            if !route.backlog.add(&file.path, facts)
-                && let Some(known) = route.backlog.facts(&file.path)
-            {
+            let added = match before {
+                None => route.backlog.add(&file.path, facts),
+                Some((_, until)) => route.backlog.add_waiting(&file.path, facts, until),
+            };
+            if !added && let Some(known) = route.backlog.facts(&file.path) {
                 known.stamp = stamp;
             }
         }
@@ -70,18 +73,27 @@ impl DaemonActor {
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
         self.routes[index].problem = state.problem;
+        self.tell_problems();
+    }
+
+    /// Why the service is not ready.
+    pub(super) fn tell_problems(&self) {
         let named = |r: &RouteState| {
             r.problem
                 .as_ref()
                 .map(|p| format!("route {}: {p}", r.config.name))
         };
-        let problems = self.routes.iter().filter_map(named).collect();
+        let journal = self.record.problem.as_ref();
+        let journal = journal.map(|why| format!("the journal cannot be written: {why}"));
+        let routes = self.routes.iter().filter_map(named);
+        let problems = journal.into_iter().chain(routes).collect();
         // Nobody may be listening any more.
         self.problems.send_replace(problems);
     }
 
     pub(super) fn forget(&mut self, index: usize, path: &str) {
         self.routes[index].backlog.remove(path);
+        self.note_forgotten(index, path);
         let forget = Forget {
             route: self.routes[index].config.name.as_str().into(),
             path: path.into(),
@@ -111,6 +123,16 @@ impl DaemonActor {
         self.targets.remove(&target);
         let log = &self.log;
         let (route, file) = (&*done.route, escape(&done.path).into_owned());
+        match &done.outcome {
+            Ok(Finished::Kept) => {
+                let facts = self.routes[index].backlog.facts(&done.path);
+                let kept = facts.and_then(|facts| facts.delivered);
+                self.note_finished(index, &done.path, kept);
+            }
+            Ok(Finished::Changed | Finished::SetAside(_)) => self.note_forgotten(index, &done.path),
+            Ok(_) => self.note_finished(index, &done.path, None),
+            Err(_) => {}
+        }
         match done.outcome {
             Ok(Finished::Deleted | Finished::Archived(_) | Finished::Kept) => {}
             Ok(Finished::Vanished) => info!(log, "the delivered source is gone already";

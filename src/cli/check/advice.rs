@@ -34,7 +34,11 @@ pub fn advice(trouble: &Trouble, route: &Route) -> String {
                 .replace("NAME", name)
         }
         Trouble::Ended => "the check gave up; run it again with the network quiet".into(),
-        Trouble::Source(_) | Trouble::Changed | Trouble::Vanished | Trouble::InDoubt => {
+        Trouble::Source(_)
+        | Trouble::Changed
+        | Trouble::Vanished
+        | Trouble::InDoubt
+        | Trouble::Unwritten => {
             "this is about the local machine: look at its memory and its limits".into()
         }
     }

@@ -18,6 +18,7 @@ use crate::core::names::Phase;
 use crate::ftp::{self, Features, Session, Setup, Trouble};
 use crate::log::{escape, escape_reply};
 use crate::pulse::Attempt;
+use crate::spool::journal::{Journal, Key};
 use crate::{spool, token};
 
 /// A clock that differs less is in step: MDTM has whole seconds, and the upload took a moment.
@@ -247,7 +248,14 @@ fn fly(
     }
     let (mut file, stamp) =
         source().map_err(|e| ("canary", Trouble::Source(format!("making the canary: {e}"))))?;
-    let attempt = Attempt::new(traces.temp.clone());
+    let attempt = Attempt::new(
+        traces.temp.clone(),
+        Key {
+            route: "check".into(),
+            path: traces.name.as_str().into(),
+        },
+        Journal::none(),
+    );
     let sent = ftp::send(session, &mut file, stamp, &attempt);
     traces.file = attempt.stage() != Stage::Opened;
     sent.map_err(named("upload"))?;

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::core::timers;
 use crate::ftp::{Setup, Trouble};
 use crate::pulse::{LookUps, WorkerHandle};
+use crate::spool::journal::Journal;
 use crate::sys::fence::Pair;
 
 /// Between two looks at the bounds.
@@ -94,6 +95,7 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
         timers,
         detection: heartbeat.interval * (heartbeat.misses + 2),
         look_ups: LookUps::default(),
+        journal: Journal::none(),
         log: Logger::root(Discard, o!()),
     })
 }

@@ -275,8 +275,6 @@ impl Stand {
             }
             (Expected::Error, Found::Error) => {}
             (Expected::Deadlock, Found::Error) if self.row.or_error => {}
-            // The client's own fallback heals it within the session.
-            (Expected::Error, Found::Nothing) if self.row.name == "wrong-pasv" => {}
             (expected, found) => faults.push(format!("found as {found:?}, not as {expected}")),
         }
         if outcome

@@ -74,14 +74,28 @@ fn head(status: &Status, now: f64, look: Look) -> String {
         1 => look.paint(Tone::Bad, "1 stranded worker"),
         more => look.paint(Tone::Bad, &format!("{more} stranded workers")),
     };
-    format!("{name}, up {up}{draining}\nquarantine {held} of {places} pairs, {stranded}\n")
+    let journal = status.journal_problem.as_ref().map(|why| {
+        let text = format!(
+            "no new work is taken, the journal cannot be written: {}\n",
+            escape(why)
+        );
+        look.paint(Tone::Bad, &text)
+    });
+    format!(
+        "{name}, up {up}{draining}\nquarantine {held} of {places} pairs, {stranded}\n{}",
+        journal.unwrap_or_default()
+    )
 }
 
 fn route(route: &RouteStatus) -> Vec<Cell> {
-    let state = match (&route.suspended, &route.spool_problem) {
-        (Some(_), _) => Cell::toned("suspended", Tone::Bad),
-        (None, Some(_)) => Cell::toned("spool problem", Tone::Bad),
-        (None, None) => Cell::new("ok"),
+    let state = if route.suspended.is_some() {
+        Cell::toned("suspended", Tone::Bad)
+    } else if route.spool_problem.is_some() {
+        Cell::toned("spool problem", Tone::Bad)
+    } else if route.destination_problem.is_some() {
+        Cell::toned("no session", Tone::Bad)
+    } else {
+        Cell::new("ok")
     };
     vec![
         Cell::new(&route.name),
@@ -97,7 +111,9 @@ fn route(route: &RouteStatus) -> Vec<Cell> {
 fn troubles(out: &mut String, route: &RouteStatus, look: Look) {
     let suspended = ("is suspended", &route.suspended);
     let spool = ("has a spool problem", &route.spool_problem);
-    for (what, why) in [suspended, spool] {
+    let destination = ("gets", &route.destination_problem);
+    let failure = ("failed last with", &route.last_failure);
+    for (what, why) in [suspended, spool, destination, failure] {
         if let Some(why) = why {
             let text = format!("{} {what}: {}", escape(&route.name), escape(why));
             let _ = writeln!(out, "{}", look.paint(Tone::Bad, &text));

@@ -101,6 +101,9 @@ impl Work {
         self.scan_wanted = true;
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
+            for (path, stamp) in std::mem::take(&mut self.kept_before) {
+                self.memory.keep(&path, stamp);
+            }
         }
         // Which of our own folders lie below it may have changed with it.
         if let Ok(taking) = Taking::new(&self.route) {

@@ -1,0 +1,74 @@
+//! The service as its HTTP side sees it: questions to the actors, and whether the loop turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use actix::Addr;
+use tokio::sync::watch;
+
+use crate::actors::daemon::DaemonActor;
+use crate::actors::messages::{GetIncidents, GetStatus, Snapshot};
+use crate::actors::quarantine::SocketQuarantineActor;
+use crate::clock;
+use crate::http::{Answer, Health, Source, Unavailable};
+use crate::report::{Incident, Status};
+
+/// A daemon that has not turned for so long is stuck.
+const STUCK: Duration = Duration::from_secs(10);
+
+/// What the HTTP side sees.
+pub struct View {
+    /// The daemon: status and incidents.
+    pub daemon: Addr<DaemonActor>,
+    /// The quarantine: what it holds.
+    pub quarantine: Addr<SocketQuarantineActor>,
+    /// When the daemon's loop turned last.
+    pub turned: Arc<AtomicU64>,
+    /// Why the service is not ready.
+    pub problems: watch::Receiver<Vec<String>>,
+}
+
+impl Source for View {
+    fn status(&self) -> Answer<'_, Status> {
+        Box::pin(async {
+            let gone = |e: actix::MailboxError| Unavailable(e.to_string());
+            let mut status = self.daemon.send(GetStatus).await.map_err(gone)?;
+            status.quarantine = self.quarantine.send(Snapshot).await.map_err(gone)?;
+            Ok(status)
+        })
+    }
+
+    fn incidents(&self) -> Answer<'_, Vec<Incident>> {
+        Box::pin(async {
+            self.daemon
+                .send(GetIncidents)
+                .await
+                .map_err(|e| Unavailable(e.to_string()))
+        })
+    }
+
+    fn incident(&self, id: u64) -> Answer<'_, Option<Incident>> {
+        Box::pin(async move {
+            Ok(self
+                .incidents()
+                .await?
+                .into_iter()
+                .find(|incident| incident.id == id))
+        })
+    }
+
+    fn healthy(&self) -> Health {
+        let turned = Duration::from_millis(self.turned.load(SeqCst));
+        let silent = clock::mono().saturating_sub(turned);
+        if silent < STUCK {
+            Health::Turning
+        } else {
+            Health::Stuck { silent }
+        }
+    }
+
+    fn ready(&self) -> Vec<String> {
+        self.problems.borrow().clone()
+    }
+}

@@ -1,0 +1,106 @@
+//! The journal: what the service knows of files that are not finished, so that it survives the end
+//! of the process. This file says what is written and what is read back; `store` holds it in
+//! SQLite, `queue` brings it there from every thread. The rule that it serves: before every STOR,
+//! every RNFR and every removal of a source, what is about to happen stands in the journal.
+
+mod queue;
+mod store;
+
+use std::sync::Arc;
+
+pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
+pub use store::{OpenError, Opened, Store};
+
+use super::Stamp;
+use crate::core::journey::Stage;
+
+/// A file of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Path below its spool.
+    pub path: Arc<str>,
+}
+
+/// One change of what is known.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// An attempt enters a stage; `Opened` means that nothing of it is left on the server.
+    Attempt {
+        /// The file.
+        of: Key,
+        /// The attempt's temp name.
+        temp: String,
+        /// The stage.
+        stage: Stage,
+        /// The version that is sent, where it is known.
+        sent: Option<Stamp>,
+    },
+    /// A file failed and waits.
+    Waiting {
+        /// The file.
+        of: Key,
+        /// Failures in a row.
+        failures: u32,
+        /// Unix time of the next attempt, seconds.
+        next: f64,
+        /// The story of the last failure.
+        error: String,
+    },
+    /// It stands under its final name in this version: only its source has to be finished.
+    Delivered {
+        /// The file.
+        of: Key,
+        /// The version.
+        sent: Stamp,
+        /// Unix time, seconds.
+        at: f64,
+    },
+    /// Its source is finished. A kept one is remembered as long as it stands in the spool.
+    Finished {
+        /// The file.
+        of: Key,
+        /// The version that stays.
+        kept: Option<Stamp>,
+    },
+    /// It is not known any more (changed, vanished): what comes under its name is new.
+    Forgotten {
+        /// The file.
+        of: Key,
+    },
+    /// The route's remote folder is about to be made anew: that a temp name is absent proves no
+    /// publication any more.
+    Remade {
+        /// The route's name.
+        route: Arc<str>,
+    },
+    /// Nothing: whether the journal can be written.
+    Probe,
+}
+
+/// An attempt as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAttempt {
+    /// Its temp name.
+    pub temp: String,
+    /// How far it came, or further.
+    pub stage: Stage,
+    /// The version that was sent.
+    pub sent: Option<Stamp>,
+}
+
+/// A file that was not finished when the journal was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unfinished {
+    /// The file.
+    pub of: Key,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Unix time of the next attempt, seconds.
+    pub next: f64,
+    /// Delivered in this version; only its source is not finished.
+    pub delivered: Option<Stamp>,
+    /// Attempts without a clear result, oldest first.
+    pub attempts: Vec<KnownAttempt>,
+}

@@ -1,0 +1,434 @@
+//! The journal in SQLite (WAL, every commit synced): schema, migration, one transaction a batch,
+//! and what is read back at the start. A file that is no journal, or is damaged, is set aside under
+//! another name and never overwritten; one of a newer version is refused.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{Change, Key, KnownAttempt, Unfinished};
+use crate::core::journey::Stage;
+use crate::spool::Stamp;
+
+/// "ftpl": whose file it is.
+const APPLICATION: i32 = 0x6674_706c;
+/// One entry takes the schema from its number to the next.
+const MIGRATIONS: &[&str] = &["
+    CREATE TABLE file (
+        id INTEGER PRIMARY KEY,
+        route TEXT NOT NULL,
+        path TEXT NOT NULL,
+        failures INTEGER NOT NULL DEFAULT 0,
+        next REAL NOT NULL DEFAULT 0,
+        error TEXT,
+        dev INTEGER, ino INTEGER, size INTEGER, mtime_ns INTEGER,
+        UNIQUE (route, path)
+    );
+    CREATE TABLE attempt (
+        id INTEGER PRIMARY KEY,
+        file INTEGER NOT NULL REFERENCES file (id) ON DELETE CASCADE,
+        temp TEXT NOT NULL,
+        stage INTEGER NOT NULL,
+        dev INTEGER, ino INTEGER, size INTEGER, mtime_ns INTEGER,
+        UNIQUE (file, temp)
+    );
+    CREATE TABLE delivery (
+        id INTEGER PRIMARY KEY,
+        route TEXT NOT NULL,
+        path TEXT NOT NULL,
+        at REAL NOT NULL,
+        dev INTEGER NOT NULL, ino INTEGER NOT NULL, size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL
+    );
+    CREATE INDEX delivery_at ON delivery (at);
+    CREATE TABLE kept (
+        route TEXT NOT NULL,
+        path TEXT NOT NULL,
+        dev INTEGER NOT NULL, ino INTEGER NOT NULL, size INTEGER NOT NULL,
+        mtime_ns INTEGER NOT NULL,
+        PRIMARY KEY (route, path)
+    ) WITHOUT ROWID;
+"];
+
+/// An open journal.
+pub struct Store {
+    connection: Connection,
+}
+
+/// A journal and what became of an unreadable one in its place.
+pub struct Opened {
+    /// The journal.
+    pub store: Store,
+    /// Where the unreadable one was put, and what was wrong with it.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// The journal cannot be used.
+#[derive(Debug)]
+pub struct OpenError {
+    path: PathBuf,
+    why: String,
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        write!(
+            f,
+            "the journal {path} cannot be used: {}; give this user the right to it, or set \
+             state.dir to another folder",
+            self.why
+        )
+    }
+}
+
+impl std::error::Error for OpenError {}
+
+enum Bad {
+    /// It is set aside.
+    Unreadable(String),
+    /// It must stay as it is.
+    Refused(String),
+}
+
+impl From<rusqlite::Error> for Bad {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Unreadable(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl Store {
+    /// Opens the journal of a state folder, or makes it.
+    ///
+    /// # Errors
+    /// It can neither be used nor set aside.
+    pub fn open(path: &Path) -> Result<Opened, OpenError> {
+        let refused = |why: String| OpenError {
+            path: path.to_owned(),
+            why,
+        };
+        match Self::try_open(path) {
+            Ok(store) => Ok(Opened {
+                store,
+                set_aside: None,
+            }),
+            Err(Bad::Refused(why)) => Err(refused(why)),
+            Err(Bad::Unreadable(why)) => {
+                let place = set_aside(path).map_err(|e| {
+                    refused(format!("{why}, and it cannot be put aside either: {e}"))
+                })?;
+                match Self::try_open(path) {
+                    Ok(store) => Ok(Opened {
+                        store,
+                        set_aside: Some((place, why)),
+                    }),
+                    Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
+                }
+            }
+        }
+    }
+
+    fn try_open(path: &Path) -> Result<Self, Bad> {
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(std::time::Duration::from_secs(2))?;
+        let number = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0));
+        let (application, version) = (number("application_id")?, number("user_version")?);
+        let newest = MIGRATIONS.len() as i32;
+        let tables: i64 =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+        if application != APPLICATION && (tables > 0 || version != 0) {
+            return Err(Bad::Unreadable("it is another program's".into()));
+        }
+        if version > newest {
+            return Err(Bad::Refused(format!(
+                "it is of version {version}, made by a newer ftpulse (this one knows {newest})"
+            )));
+        }
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        // A machine that loses its power right after a STOR must know of it.
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
+        if check != "ok" {
+            return Err(Bad::Unreadable(check));
+        }
+        let mut store = Self { connection };
+        store.migrate(version)?;
+        Ok(store)
+    }
+
+    fn migrate(&mut self, from: i32) -> Result<(), Bad> {
+        let change = self.connection.transaction()?;
+        for step in MIGRATIONS.iter().skip(from.max(0) as usize) {
+            change.execute_batch(step)?;
+        }
+        change.pragma_update(None, "application_id", APPLICATION)?;
+        change.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;
+        Ok(change.commit()?)
+    }
+
+    /// Writes changes in one transaction: all of them, or none.
+    ///
+    /// # Errors
+    /// What SQLite or the disk says.
+    pub fn apply<'c>(
+        &mut self,
+        changes: impl Iterator<Item = &'c Change>,
+    ) -> Result<(), rusqlite::Error> {
+        let transaction = self.connection.transaction()?;
+        let mut probed = false;
+        for change in changes {
+            probed |= *change == Change::Probe;
+            write(&transaction, change)?;
+        }
+        if probed {
+            // A write that the disk has to take, and that leaves nothing.
+            transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;
+        }
+        transaction.commit()
+    }
+
+    /// Every file that is not finished.
+    ///
+    /// # Errors
+    /// What SQLite or the disk says.
+    pub fn unfinished(&self) -> Result<Vec<Unfinished>, rusqlite::Error> {
+        let mut attempts: HashMap<i64, Vec<KnownAttempt>> = HashMap::new();
+        let mut query = self.connection.prepare(
+            "SELECT file, temp, stage, dev, ino, size, mtime_ns FROM attempt ORDER BY id",
+        )?;
+        let rows = query.query_map([], |row| {
+            let attempt = KnownAttempt {
+                temp: row.get(1)?,
+                stage: Stage::from_u8(row.get(2)?),
+                sent: stamp(row, 3)?,
+            };
+            Ok((row.get(0)?, attempt))
+        })?;
+        for row in rows {
+            let (file, attempt) = row?;
+            attempts.entry(file).or_default().push(attempt);
+        }
+        let mut query = self.connection.prepare(
+            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns FROM file ORDER BY id",
+        )?;
+        let rows = query.query_map([], |row| {
+            let id: i64 = row.get(0)?;
+            Ok((id, key(row, 1)?, row.get(3)?, row.get(4)?, stamp(row, 5)?))
+        })?;
+        rows.map(|row| {
+            let (id, of, failures, next, delivered) = row?;
+            Ok(Unfinished {
+                of,
+                failures,
+                next,
+                delivered,
+                attempts: attempts.remove(&id).unwrap_or_default(),
+            })
+        })
+        .collect()
+    }
+
+    /// Every delivered file that stays in its spool.
+    ///
+    /// # Errors
+    /// What SQLite or the disk says.
+    pub fn kept(&self) -> Result<Vec<(Key, Stamp)>, rusqlite::Error> {
+        let mut query = self
+            .connection
+            .prepare("SELECT route, path, dev, ino, size, mtime_ns FROM kept")?;
+        let rows = query.query_map([], |row| Ok((key(row, 0)?, stamp(row, 2)?)))?;
+        let known = rows.filter_map(|row| match row {
+            Ok((of, Some(stamp))) => Some(Ok((of, stamp))),
+            Ok((_, None)) => None,
+            Err(error) => Some(Err(error)),
+        });
+        known.collect()
+    }
+
+    /// Drops the record of deliveries before that Unix time; files that are kept stay known.
+    ///
+    /// # Errors
+    /// What SQLite or the disk says.
+    pub fn expire(&mut self, before: f64) -> Result<usize, rusqlite::Error> {
+        self.connection
+            .execute("DELETE FROM delivery WHERE at < ?1", params![before])
+    }
+}
+
+fn key(row: &Row<'_>, at: usize) -> Result<Key, rusqlite::Error> {
+    Ok(Key {
+        route: row.get::<_, String>(at)?.into(),
+        path: row.get::<_, String>(at + 1)?.into(),
+    })
+}
+
+/// Four columns; SQLite's integers are signed, and hold the same bits.
+fn stamp(row: &Row<'_>, at: usize) -> Result<Option<Stamp>, rusqlite::Error> {
+    let Some(dev) = row.get::<_, Option<i64>>(at)? else {
+        return Ok(None);
+    };
+    Ok(Some(Stamp {
+        dev: dev.cast_unsigned(),
+        ino: row.get::<_, i64>(at + 1)?.cast_unsigned(),
+        size: row.get::<_, i64>(at + 2)?.cast_unsigned(),
+        mtime_ns: row.get(at + 3)?,
+    }))
+}
+
+type Columns = (Option<i64>, Option<i64>, Option<i64>, Option<i64>);
+
+fn columns(stamp: Option<Stamp>) -> Columns {
+    let Some(s) = stamp else {
+        return (None, None, None, None);
+    };
+    let signed = |n: u64| Some(n.cast_signed());
+    (
+        signed(s.dev),
+        signed(s.ino),
+        signed(s.size),
+        Some(s.mtime_ns),
+    )
+}
+
+fn file_of(t: &Transaction<'_>, of: &Key) -> Result<Option<i64>, rusqlite::Error> {
+    t.prepare_cached("SELECT id FROM file WHERE route = ?1 AND path = ?2")?
+        .query_row(params![&*of.route, &*of.path], |row| row.get(0))
+        .optional()
+}
+
+fn made_file_of(t: &Transaction<'_>, of: &Key) -> Result<i64, rusqlite::Error> {
+    if let Some(id) = file_of(t, of)? {
+        return Ok(id);
+    }
+    t.prepare_cached("INSERT INTO file (route, path) VALUES (?1, ?2)")?
+        .insert(params![&*of.route, &*of.path])
+}
+
+fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
+    match change {
+        Change::Attempt {
+            of,
+            temp,
+            stage: Stage::Opened,
+            ..
+        } => {
+            if let Some(file) = file_of(t, of)? {
+                t.prepare_cached("DELETE FROM attempt WHERE file = ?1 AND temp = ?2")?
+                    .execute(params![file, temp])?;
+                // Nothing is known of a file without attempts, failures or a delivery.
+                t.prepare_cached(
+                    "DELETE FROM file WHERE id = ?1 AND failures = 0 AND dev IS NULL
+                     AND NOT EXISTS (SELECT 1 FROM attempt WHERE file = ?1)",
+                )?
+                .execute(params![file])?;
+            }
+        }
+        Change::Attempt {
+            of,
+            temp,
+            stage,
+            sent,
+        } => {
+            let file = made_file_of(t, of)?;
+            let (dev, ino, size, mtime) = columns(*sent);
+            t.prepare_cached(
+                "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (file, temp) DO UPDATE SET stage = ?3,
+                     dev = coalesce(?4, dev), ino = coalesce(?5, ino),
+                     size = coalesce(?6, size), mtime_ns = coalesce(?7, mtime_ns)",
+            )?
+            .execute(params![file, temp, *stage as u8, dev, ino, size, mtime])?;
+        }
+        Change::Waiting {
+            of,
+            failures,
+            next,
+            error,
+        } => {
+            let file = made_file_of(t, of)?;
+            t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
+                .execute(params![file, failures, next, error])?;
+        }
+        Change::Delivered { of, sent, at } => {
+            let file = made_file_of(t, of)?;
+            let (dev, ino, size, mtime) = columns(Some(*sent));
+            t.prepare_cached(
+                "UPDATE file SET failures = 0, next = 0, error = NULL,
+                     dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5 WHERE id = ?1",
+            )?
+            .execute(params![file, dev, ino, size, mtime])?;
+            t.prepare_cached("DELETE FROM attempt WHERE file = ?1")?
+                .execute(params![file])?;
+            t.prepare_cached(
+                "INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute(params![&*of.route, &*of.path, at, dev, ino, size, mtime])?;
+        }
+        Change::Finished { of, kept } => {
+            forget(t, of)?;
+            let (dev, ino, size, mtime) = columns(*kept);
+            if kept.is_some() {
+                t.prepare_cached(
+                    "INSERT OR REPLACE INTO kept (route, path, dev, ino, size, mtime_ns)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                )?
+                .execute(params![&*of.route, &*of.path, dev, ino, size, mtime])?;
+            } else {
+                t.prepare_cached("DELETE FROM kept WHERE route = ?1 AND path = ?2")?
+                    .execute(params![&*of.route, &*of.path])?;
+            }
+        }
+        Change::Forgotten { of } => forget(t, of)?,
+        Change::Remade { route } => {
+            let (asked, taken_away) = (Stage::Publishing as u8, Stage::Sending as u8);
+            t.prepare_cached(
+                "UPDATE attempt SET stage = ?2 WHERE stage = ?1
+                 AND file IN (SELECT id FROM file WHERE route = ?3)",
+            )?
+            .execute(params![asked, taken_away, &**route])?;
+        }
+        Change::Probe => {}
+    }
+    Ok(())
+}
+
+fn forget(t: &Transaction<'_>, of: &Key) -> Result<(), rusqlite::Error> {
+    t.prepare_cached("DELETE FROM file WHERE route = ?1 AND path = ?2")?
+        .execute(params![&*of.route, &*of.path])?;
+    Ok(())
+}
+
+/// Renames an unreadable journal, and what SQLite keeps beside it, to names that are free.
+fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
+    let with = |ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let free = (1..)
+        .map(|n| with(&format!(".unreadable-{n}")))
+        .find(|place| !place.exists())
+        .unwrap_or_else(|| with(".unreadable"));
+    std::fs::rename(path, &free)?;
+    for ending in ["-wal", "-shm"] {
+        let mut place = free.as_os_str().to_owned();
+        place.push(ending);
+        match std::fs::rename(with(ending), place) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(free)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+//! The store against a model, and against files that are no journal.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn key(route: u8, path: u8) -> Key {
+    Key {
+        route: format!("r{route}").into(),
+        path: format!("p{path}").into(),
+    }
+}
+
+fn version(n: u64) -> Stamp {
+    Stamp {
+        dev: 1 << 63 | n,
+        ino: n,
+        size: n,
+        mtime_ns: -1,
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let of = || (0u8..2, 0u8..3).prop_map(|(r, p)| key(r, p));
+    let sent = || prop::option::of((0u64..4).prop_map(version));
+    prop_oneof![
+        (of(), 0u8..3, 0u8..4, sent()).prop_map(|(of, temp, stage, sent)| Change::Attempt {
+            of,
+            temp: format!("t{temp}"),
+            stage: Stage::from_u8(stage),
+            sent,
+        }),
+        (of(), 1u32..9).prop_map(|(of, failures)| Change::Waiting {
+            of,
+            failures,
+            next: f64::from(failures),
+            error: "e".into(),
+        }),
+        (of(), 0u64..4).prop_map(|(of, n)| Change::Delivered {
+            of,
+            sent: version(n),
+            at: 1.0,
+        }),
+        (of(), sent()).prop_map(|(of, kept)| Change::Finished { of, kept }),
+        of().prop_map(|of| Change::Forgotten { of }),
+        (0u8..2).prop_map(|r| Change::Remade {
+            route: key(r, 0).route
+        }),
+        Just(Change::Probe),
+    ]
+}
+
+/// What a journal has to know, as plain maps.
+#[derive(Default)]
+struct Model {
+    files: BTreeMap<String, Unfinished>,
+    kept: BTreeMap<String, (Key, Stamp)>,
+}
+
+impl Model {
+    fn file(&mut self, of: &Key) -> &mut Unfinished {
+        let made = || Unfinished {
+            of: of.clone(),
+            failures: 0,
+            next: 0.0,
+            delivered: None,
+            attempts: Vec::new(),
+        };
+        self.files.entry(format!("{of:?}")).or_insert_with(made)
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Attempt {
+                of, temp, stage, ..
+            } if *stage == Stage::Opened => {
+                let name = format!("{of:?}");
+                if let Some(file) = self.files.get_mut(&name) {
+                    file.attempts.retain(|a| a.temp != *temp);
+                    let idle = file.failures == 0 && file.delivered.is_none();
+                    if idle && file.attempts.is_empty() {
+                        self.files.remove(&name);
+                    }
+                }
+            }
+            Change::Attempt {
+                of,
+                temp,
+                stage,
+                sent,
+            } => {
+                let attempts = &mut self.file(of).attempts;
+                match attempts.iter_mut().find(|a| a.temp == *temp) {
+                    Some(known) => {
+                        known.stage = *stage;
+                        known.sent = sent.or(known.sent);
+                    }
+                    None => attempts.push(KnownAttempt {
+                        temp: temp.clone(),
+                        stage: *stage,
+                        sent: *sent,
+                    }),
+                }
+            }
+            Change::Waiting {
+                of, failures, next, ..
+            } => {
+                let file = self.file(of);
+                (file.failures, file.next) = (*failures, *next);
+            }
+            Change::Delivered { of, sent, .. } => {
+                let file = self.file(of);
+                (file.failures, file.next) = (0, 0.0);
+                file.delivered = Some(*sent);
+                file.attempts.clear();
+            }
+            Change::Finished { of, kept } => {
+                let name = format!("{of:?}");
+                self.files.remove(&name);
+                match kept {
+                    Some(stamp) => drop(self.kept.insert(name, (of.clone(), *stamp))),
+                    None => drop(self.kept.remove(&name)),
+                }
+            }
+            Change::Forgotten { of } => drop(self.files.remove(&format!("{of:?}"))),
+            Change::Remade { route } => {
+                for file in self.files.values_mut().filter(|f| f.of.route == *route) {
+                    let asked = |a: &&mut KnownAttempt| a.stage == Stage::Publishing;
+                    let attempts = file.attempts.iter_mut().filter(asked);
+                    attempts.for_each(|a| a.stage = Stage::Sending);
+                }
+            }
+            Change::Probe => {}
+        }
+    }
+
+    fn check(&self, store: &Store) {
+        let mut found = store.unfinished().unwrap();
+        found.sort_by_key(|f| format!("{:?}", f.of));
+        assert_eq!(found, self.files.values().cloned().collect::<Vec<_>>());
+        let mut kept = store.kept().unwrap();
+        kept.sort_by_key(|(of, _)| format!("{of:?}"));
+        assert_eq!(kept, self.kept.values().cloned().collect::<Vec<_>>());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// Whatever is written, in batches and with reopenings in between, is what is read back.
+    #[test]
+    fn what_was_written_is_read_back_after_any_restart(
+        batches in prop::collection::vec(prop::collection::vec(change(), 1..12), 1..12),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let mut model = Model::default();
+        for batch in &batches {
+            let opened = Store::open(&path).unwrap();
+            prop_assert!(opened.set_aside.is_none());
+            let mut store = opened.store;
+            store.apply(batch.iter()).unwrap();
+            batch.iter().for_each(|change| model.apply(change));
+            model.check(&store);
+        }
+        model.check(&Store::open(&path).unwrap().store);
+    }
+}
+
+#[test]
+fn a_damaged_or_foreign_file_is_set_aside_whole_and_a_new_journal_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let other = Connection::open(dir.path().join("other")).unwrap();
+    other.execute_batch("CREATE TABLE theirs (a)").unwrap();
+    drop(other);
+    let theirs = std::fs::read(dir.path().join("other")).unwrap();
+    for (number, bytes) in [b"no database at all".repeat(100), theirs]
+        .iter()
+        .enumerate()
+    {
+        std::fs::write(&path, bytes).unwrap();
+        let opened = Store::open(&path).unwrap();
+        let (place, why) = opened.set_aside.expect("set aside");
+        assert!(!why.is_empty());
+        assert_eq!(&std::fs::read(&place).unwrap(), bytes, "untouched");
+        assert!(
+            place
+                .to_string_lossy()
+                .ends_with(&format!("unreadable-{}", number + 1))
+        );
+        assert!(opened.store.unfinished().unwrap().is_empty());
+        drop(opened.store);
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn a_journal_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    drop(Store::open(&path).unwrap());
+    let newer = Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    let before = std::fs::read(&path).unwrap();
+    let refusal = Store::open(&path).err().expect("refused").to_string();
+    assert!(refusal.contains("version 99"), "{refusal}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_batch_that_fails_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let mut store = Store::open(&path).unwrap().store;
+    store
+        .connection
+        .pragma_update(None, "query_only", true)
+        .unwrap();
+    let change = Change::Delivered {
+        of: key(0, 0),
+        sent: version(1),
+        at: 1.0,
+    };
+    assert!(store.apply([&change, &Change::Probe].into_iter()).is_err());
+    store
+        .connection
+        .pragma_update(None, "query_only", false)
+        .unwrap();
+    assert!(store.unfinished().unwrap().is_empty());
+    store.apply([&change].into_iter()).unwrap();
+    assert_eq!(store.unfinished().unwrap().len(), 1);
+    assert_eq!(store.expire(2.0).unwrap(), 1);
+}
