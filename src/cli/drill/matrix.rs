@@ -61,6 +61,9 @@ pub struct Row {
     pub or_cause: Option<Cause>,
     /// Whether an error counts as well: the kernel may be faster than the detection.
     pub or_error: bool,
+    /// Whether a timeout counts as well: the kernel may have taken the whole file by then, and
+    /// after the last byte only the reply can tell.
+    pub or_timeout: bool,
     /// Why the row proves nothing under these settings, if so.
     pub unproven: Option<&'static str>,
 }
@@ -88,6 +91,7 @@ pub fn rows(config: &Config) -> Vec<Row> {
             bound: bound(kind, config),
             or_cause: late_evidence.then_some(Cause::SilentServer),
             or_error: dead_path && config.heartbeat.policy().detection() > KERNEL,
+            or_timeout: matches!(kind, Kind::Close { silent: true, .. }),
             unproven: unproven(kind, config),
         }
     });
@@ -135,6 +139,7 @@ pub fn rows(config: &Config) -> Vec<Row> {
         bound: timer + detection + GRACE,
         or_cause: None,
         or_error: false,
+        or_timeout: false,
         unproven: None,
     });
     server.chain(inside).collect()
@@ -194,6 +199,7 @@ fn bound(kind: Kind, config: &Config) -> Mono {
         | Kind::RntoDoneNoReply
         | Kind::Endless(_)
         | Kind::Drip { .. } => timers.reply,
+        Kind::Close { silent: true, .. } => timers.reply.max(REASON_BOUND),
         Kind::Reset { .. } | Kind::Close { .. } => REASON_BOUND,
         // What the server or the kernel reports is found when it is read.
         Kind::Trickle { .. }

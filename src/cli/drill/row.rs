@@ -275,6 +275,7 @@ impl Stand {
             }
             (Expected::Error, Found::Error) => {}
             (Expected::Deadlock, Found::Error) if self.row.or_error => {}
+            (Expected::Error, Found::Timeout) if self.row.or_timeout => {}
             (expected, found) => faults.push(format!("found as {found:?}, not as {expected}")),
         }
         if outcome
