@@ -131,6 +131,7 @@ impl Rig {
                 route: "main".into(),
                 path,
                 sent,
+                story: None,
                 token,
             })
             .unwrap();
@@ -749,6 +750,7 @@ fn a_spool_larger_than_a_batch_is_worked_off_to_the_last_file() {
                 route: "main".into(),
                 path,
                 sent,
+                story: None,
                 token,
             };
             while rig.collector.try_send(finish.clone()).is_err() {
@@ -795,6 +797,7 @@ fn idle_with_10_000_kept_files_costs_next_to_nothing() {
             route: "main".into(),
             path,
             sent,
+            story: None,
             token: token as u64,
         };
         while rig.collector.try_send(finish.clone()).is_err() {

@@ -54,6 +54,8 @@ pub struct SpoolState {
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// Collector to daemon: what became of a source.
@@ -80,7 +82,7 @@ pub struct Want {
     pub n: usize,
 }
 
-/// Daemon to collector: this file was delivered in this version.
+/// Daemon to collector: this file was delivered in this version, or is given up.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "()")]
 pub struct Finish {
@@ -90,6 +92,8 @@ pub struct Finish {
     pub path: String,
     /// The version that was sent.
     pub sent: Stamp,
+    /// It was not delivered: it goes to the dead letters with this story.
+    pub story: Option<Arc<str>>,
     /// Comes back with the outcome.
     pub token: u64,
 }
@@ -287,9 +291,16 @@ impl Handler<Finish> for CollectorActor {
             route,
             path,
             sent,
+            story,
             token,
         } = message;
-        self.pass(&route, Command::Finish { path, sent, token }, ctx);
+        let command = Command::Finish {
+            path,
+            sent,
+            story,
+            token,
+        };
+        self.pass(&route, command, ctx);
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Finished {
     SetAside(PathBuf),
     /// It was gone already.
     Vanished,
+    /// It could not be delivered: it is among the dead letters, here, with its story.
+    Buried(PathBuf),
 }
 
 /// Why a source could not be finished. Unless `stranded_at` says otherwise it stands at its
@@ -126,7 +128,7 @@ fn compare_only(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, Finis
     }
 }
 
-fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError {
+pub(super) fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError {
     FinishError {
         doing,
         path,
@@ -136,17 +138,17 @@ fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError 
 }
 
 /// A source under its private name.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     route: &'a Route,
     rel: &'a str,
     name: &'a str,
-    private: String,
-    dir: OwnedFd,
+    pub(super) private: String,
+    pub(super) dir: OwnedFd,
 }
 
 impl<'a> Held<'a> {
     /// Renames the source to a private name in its own folder; none if it is gone.
-    fn take(route: &'a Route, rel: &'a str) -> Result<Option<Self>, FinishError> {
+    pub(super) fn take(route: &'a Route, rel: &'a str) -> Result<Option<Self>, FinishError> {
         let fail = |source| failed("take away", route.spool.join(rel), source);
         let gone = |error: &io::Error| {
             matches!(
@@ -177,7 +179,7 @@ impl<'a> Held<'a> {
 
     /// Whether it is the version that was sent and nobody can change it any more. Who opened it
     /// under its name may still write to it; under its private name nobody new finds it.
-    fn is_still(&self, sent: Stamp) -> bool {
+    pub(super) fn is_still(&self, sent: Stamp) -> bool {
         match open_in(&self.dir, &self.private) {
             Ok((file, _)) if file::writers(&file) == Writers::Some => false,
             // Looked at again after the question: what was written before it counts.
@@ -206,7 +208,7 @@ impl<'a> Held<'a> {
     }
 
     /// Gives it its name back, or sets it aside where a newer file has the name.
-    fn put_back(&self) -> Result<Finished, FinishError> {
+    pub(super) fn put_back(&self) -> Result<Finished, FinishError> {
         match file::rename_noreplace(&self.dir, &self.private, &self.dir, self.name) {
             Ok(()) => Ok(Finished::Changed),
             // Somebody removed it under its private name.

@@ -1,5 +1,6 @@
 //! The spool: what is taken, when it is settled, and what becomes of a delivered source.
 
+pub mod dead;
 pub mod finish;
 mod folder;
 pub mod journal;

@@ -55,8 +55,10 @@ pub enum Command {
     Finish {
         /// Path below the spool.
         path: String,
-        /// The version that was sent.
+        /// The version that was sent, or given up.
         sent: Stamp,
+        /// It was not delivered: it goes to the dead letters with this story.
+        story: Option<Arc<str>>,
         /// Comes back with the outcome.
         token: u64,
     },
@@ -78,6 +80,8 @@ pub struct State {
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// What a route's work tells the daemon.
@@ -120,6 +124,7 @@ pub struct Work {
     moved_on: bool,
     scans: u32,
     still: Still,
+    dead_letters: u64,
     /// Periodic scans left out in a row, as nothing had moved.
     left_out: u32,
     /// The next scan has a cause; else it is the periodic one.
@@ -166,6 +171,7 @@ impl Work {
             moved_on: false,
             scans: 0,
             still: Still::default(),
+            dead_letters: 0,
             left_out: 0,
             scan_wanted: true,
             folder_moved: true,
@@ -230,7 +236,12 @@ impl Work {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Want(n) => self.credit = self.credit.saturating_add(n).min(CREDIT_MAX),
-            Command::Finish { path, sent, token } => self.finish(path, sent, token),
+            Command::Finish {
+                path,
+                sent,
+                story,
+                token,
+            } => self.finish(path, sent, story.as_deref(), token),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;

@@ -177,6 +177,7 @@ impl Desk {
                     files,
                     bytes,
                     oldest_mtime,
+                    dead_letters,
                 } = state;
                 let told = SpoolState {
                     route,
@@ -184,6 +185,7 @@ impl Desk {
                     files,
                     bytes,
                     oldest_mtime,
+                    dead_letters,
                 };
                 self.daemon.state.try_send(told).map_err(|error| {
                     let SpoolState {
@@ -191,6 +193,7 @@ impl Desk {
                         files,
                         bytes,
                         oldest_mtime,
+                        dead_letters,
                         ..
                     } = error.into_inner();
                     Report::State(State {
@@ -198,6 +201,7 @@ impl Desk {
                         files,
                         bytes,
                         oldest_mtime,
+                        dead_letters,
                     })
                 })
             }

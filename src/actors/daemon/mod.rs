@@ -6,11 +6,13 @@
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
 //! - `destination`: what routes to one server share, its seats;
+//! - `giving_up`: files that fail for too long;
 //! - `tell`: what it says of itself.
 
 mod beats;
 mod destination;
 mod dispatch;
+mod giving_up;
 mod leaving;
 mod record;
 mod reports;
@@ -313,6 +315,7 @@ impl Handler<Tick> for DaemonActor {
         self.see_them_leave(now);
         self.see_the_others();
         self.retry_journal(now);
+        self.age_routes(now);
         self.dispatch(now);
         self.drain(now);
     }

@@ -2,20 +2,23 @@
 //! and what is read back at the start. A file that is no journal, or is damaged, is set aside under
 //! another name and never overwritten; one of a newer version is refused.
 
+mod failing;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Change, Key, KnownAttempt, Unfinished};
+use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
 
 /// "ftpl": whose file it is.
 const APPLICATION: i32 = 0x6674_706c;
 /// One entry takes the schema from its number to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
         route TEXT NOT NULL,
@@ -50,7 +53,9 @@ const MIGRATIONS: &[&str] = &["
         mtime_ns INTEGER NOT NULL,
         PRIMARY KEY (route, path)
     ) WITHOUT ROWID;
-"];
+",
+    failing::MIGRATION,
+];
 
 /// An open journal.
 pub struct Store {
@@ -215,18 +220,23 @@ impl Store {
             let (file, attempt) = row?;
             attempts.entry(file).or_default().push(attempt);
         }
-        let mut query = self.connection.prepare(
-            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns FROM file ORDER BY id",
-        )?;
+        let mut query = self.connection.prepare(&format!(
+            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns, {} FROM file
+             ORDER BY id",
+            failing::COLUMNS
+        ))?;
         let rows = query.query_map([], |row| {
             let id: i64 = row.get(0)?;
-            Ok((id, key(row, 1)?, row.get(3)?, row.get(4)?, stamp(row, 5)?))
+            let counts = (row.get(3)?, row.get(4)?);
+            let failing = failing::read(row, 9)?;
+            Ok((id, key(row, 1)?, counts, failing, stamp(row, 5)?))
         })?;
         rows.map(|row| {
-            let (id, of, failures, next, delivered) = row?;
+            let (id, of, (failures, next), failing, delivered) = row?;
             Ok(Unfinished {
                 of,
                 failures,
+                failing,
                 next,
                 delivered,
                 attempts: attempts.remove(&id).unwrap_or_default(),
@@ -352,16 +362,16 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             failures,
             next,
             error,
+            failing,
         } => {
             let file = made_file_of(t, of)?;
-            t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
-                .execute(params![file, failures, next, error])?;
+            failing::write(t, file, (*failures, *next, error), failing)?;
         }
         Change::Delivered { of, sent, at } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
-                "UPDATE file SET failures = 0, next = 0, error = NULL,
+                "UPDATE file SET failures = 0, next = 0, error = NULL, failed_first = NULL,
                      dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5 WHERE id = ?1",
             )?
             .execute(params![file, dev, ino, size, mtime])?;

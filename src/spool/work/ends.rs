@@ -6,13 +6,17 @@ use slog::{debug, error, info, warn};
 use super::{Report, Work};
 use crate::config::After;
 use crate::spool::Stamp;
+use crate::spool::dead;
 use crate::spool::finish::{self, Finished};
 
 impl Work {
     /// Does with a delivered source what the route says. After an error the file stays offered:
     /// the daemon may ask again, or forget it.
-    pub(super) fn finish(&mut self, path: String, sent: Stamp, token: u64) {
-        let outcome = finish::finish(&self.route, &path, sent);
+    pub(super) fn finish(&mut self, path: String, sent: Stamp, story: Option<&str>, token: u64) {
+        let outcome = match story {
+            None => finish::finish(&self.route, &path, sent),
+            Some(story) => dead::bury(&self.route, &path, sent, story),
+        };
         if let Ok(finished) = &outcome {
             self.memory.take_back(&path);
             self.moved_on = true;
@@ -25,7 +29,7 @@ impl Work {
                 Some(_) => "it is put back by a later scan and sent again",
                 None => "the source stays; the daemon asks again",
             };
-            warn!(self.log, "delivered source cannot be finished";
+            warn!(self.log, "a source cannot be finished";
                 "file" => path.escape_debug().to_string(), "error" => &text, "next" => next);
             text
         });
@@ -36,6 +40,15 @@ impl Work {
         });
     }
 
+    /// A person may have taken some away: they are counted, not reckoned.
+    pub(super) fn count_dead_letters(&mut self) {
+        match dead::count(&self.route.dead_letter) {
+            Ok(count) => self.dead_letters = count,
+            Err(error) => self.say(b".", &format!("the dead letters cannot be read: {error}")),
+        }
+        self.state_changed = true;
+    }
+
     fn after(&mut self, path: &str, sent: Stamp, finished: &Finished) {
         let file = path.escape_debug().to_string();
         match finished {
@@ -43,6 +56,7 @@ impl Work {
             Finished::Archived(at) => debug!(self.log, "source archived"; "file" => file,
                 "at" => ?at),
             Finished::Kept => self.memory.keep(path, sent),
+            Finished::Buried(_) => self.count_dead_letters(),
             Finished::Changed => {
                 info!(self.log, "source changed while it was sent"; "file" => file,
                     "next" => "it settles and is sent again");

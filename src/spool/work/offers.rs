@@ -132,6 +132,7 @@ impl Work {
             files: sums.files,
             bytes: sums.bytes,
             oldest_mtime: sums.oldest_ns.map(|ns| ns as f64 / 1e9),
+            dead_letters: self.dead_letters,
         }
     }
 }

@@ -53,6 +53,7 @@ impl Work {
 
     /// The time for a scan has come: does it, or finds that nothing has moved.
     pub(super) fn scan_due(&mut self) {
+        self.count_dead_letters();
         let periodic = !self.scan_wanted && !self.folder.blind && self.rest.files == 0;
         let now = (self.clock.now)();
         if periodic && self.left_out < LEFT_OUT_MAX {

@@ -1,0 +1,183 @@
+//! Dead letters: files that could not be delivered for too long. Each keeps its path below the
+//! spool, in the route's folder for them, and has its story beside it (`NAME.why.json`), which
+//! stands there, synced, before the file comes. Nothing is ever replaced: a taken name gets a
+//! number. A crash in between leaves the file at its name in the spool, or puts it back there.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+
+use super::Stamp;
+use super::finish::{FinishError, Finished, Held, failed};
+use super::stow::{PRIVATE_PREFIX, Store, numbered, private_name};
+use crate::config::Route;
+use crate::sys::file;
+
+/// The end of a story's name.
+pub const WHY: &str = ".why.json";
+/// Bytes of a dead letter's name, so that its story's is a name too.
+const NAME_MAX: usize = 255 - WHY.len();
+/// Numbers tried for a name that is taken.
+const NUMBERS: u32 = 10_000;
+/// Folders within folders that are looked into, as in the spool.
+const DEPTH_MAX: usize = 64;
+
+/// Moves a source to the dead letters, with its story, if it is still the version that failed.
+///
+/// # Errors
+/// No rights, no space, a missing folder: the source stands at its name, or is put back.
+pub fn bury(route: &Route, rel: &str, sent: Stamp, story: &str) -> Result<Finished, FinishError> {
+    let Some(held) = Held::take(route, rel)? else {
+        return Ok(Finished::Vanished);
+    };
+    if !held.is_still(sent) {
+        return held.put_back();
+    }
+    let doing = |source| failed("put among the dead letters", route.spool.join(rel), source);
+    let store = match Store::open(&route.spool, &route.dead_letter) {
+        Ok(store) => store,
+        Err(source) => return held.put_back().and(Err(doing(source))),
+    };
+    match lay(&store, &held.dir, &held.private, rel, story) {
+        Ok(name) => {
+            let folders = rel.rsplit_once('/').map_or("", |(folders, _)| folders);
+            let place = route.dead_letter.join(folders).join(name);
+            Ok(Finished::Buried(place))
+        }
+        Err(source) => held.put_back().and(Err(doing(source))),
+    }
+}
+
+/// The story first, then the file; tells the name that they got.
+fn lay(store: &Store, from: &OwnedFd, private: &str, rel: &str, story: &str) -> io::Result<String> {
+    let (folders, last) = rel.rsplit_once('/').unwrap_or(("", rel));
+    let to = file::make_dirs_beneath(store.dir(), folders)?;
+    for number in 0..NUMBERS {
+        let name = numbered(last, number, NAME_MAX);
+        let why = format!("{name}{WHY}");
+        if exists(&to, &name)? || exists(&to, &why)? {
+            continue;
+        }
+        match tell(&to, &why, story) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            other => other?,
+        }
+        match store.move_to(from.as_fd(), private, &to, &name) {
+            Ok(()) => return Ok(name),
+            Err(error) => {
+                // Without its file a story tells of nothing.
+                let _ = rustix::fs::unlinkat(&to, &*why, AtFlags::empty());
+                if error.kind() != io::ErrorKind::AlreadyExists {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+pub(super) fn exists(dir: &OwnedFd, name: &str) -> io::Result<bool> {
+    match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes a story: whole and synced before it has its name.
+fn tell(to: &OwnedFd, why: &str, story: &str) -> io::Result<()> {
+    let temp = private_name(".part")?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o640);
+    let mut file = File::from(rustix::fs::openat(to, &*temp, flags, mode)?);
+    let written = file
+        .write_all(story.as_bytes())
+        .and_then(|()| file.sync_all())
+        .and_then(|()| file::rename_noreplace(to, &temp, to, why));
+    if written.is_err() {
+        let _ = rustix::fs::unlinkat(to, &*temp, AtFlags::empty());
+    }
+    written
+}
+
+/// How many dead letters a folder holds; 0 where there is none. Reads names only.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn count(folder: &Path) -> io::Result<u64> {
+    let mut found = 0;
+    each(folder, &mut |_| found += 1)?;
+    Ok(found)
+}
+
+/// Calls for each dead letter with its path below the folder, in no order.
+///
+/// # Errors
+/// The folder cannot be read.
+pub(super) fn each(folder: &Path, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
+    match file::open_root(folder) {
+        Ok(root) => walk(&root, "", 0, tell),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn walk(root: &OwnedFd, rel: &str, depth: usize, tell: &mut dyn FnMut(&str)) -> io::Result<()> {
+    let dir = file::open_dir_beneath(root, rel)?;
+    for entry in Dir::read_from(&dir)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
+        if name == "." || name == ".." || name.starts_with(PRIVATE_PREFIX) {
+            continue;
+        }
+        let path = if rel.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{rel}/{name}")
+        };
+        let kind = match entry.file_type() {
+            FileType::Unknown => rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_or(FileType::Unknown, |s| FileType::from_raw_mode(s.st_mode)),
+            kind => kind,
+        };
+        match kind {
+            // A source may have such a name itself; then it has a story of its own.
+            FileType::RegularFile if !name.ends_with(WHY) => tell(&path),
+            FileType::RegularFile if exists(&dir, &format!("{name}{WHY}"))? => tell(&path),
+            FileType::Directory if depth < DEPTH_MAX => walk(root, &path, depth + 1, tell)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stories_are_no_letters_but_a_letter_may_be_named_like_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("sub")).unwrap();
+        for name in [
+            "a",
+            "a.why.json",
+            "b.why.json",
+            "b.why.json.why.json",
+            "sub/c",
+            ".ftpulse-x",
+        ] {
+            std::fs::write(dir.path().join(name), name).unwrap();
+        }
+        let mut found = Vec::new();
+        each(dir.path(), &mut |path| found.push(path.to_owned())).unwrap();
+        found.sort();
+        assert_eq!(found, ["a", "b.why.json", "sub/c"]);
+        assert_eq!(count(&dir.path().join("none")).unwrap(), 0);
+    }
+}
