@@ -237,6 +237,7 @@ impl Service {
         View {
             daemon: self.daemon.clone(),
             quarantine: self.quarantine.clone(),
+            collector: self.collector.clone(),
             turned: Arc::clone(&self.turned),
             problems: self.problems.clone(),
         }

@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{Logger, error};
+use tokio::sync::oneshot;
 
 use crate::config::Route;
 use crate::pulse::{Point, Sabotage};
+use crate::report;
 use crate::spool::finish::Finished;
 use crate::spool::lock::FolderLock;
 use crate::spool::work::Command;
@@ -107,6 +109,17 @@ pub struct Forget {
     pub route: Arc<str>,
     /// Path below the spool.
     pub path: String,
+}
+
+/// Dead letters of a route go back into its spool: those named, or all. None: there is no such
+/// route, or its thread has ended.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Option<report::Retry>")]
+pub struct Retry {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Paths below the folder of dead letters.
+    pub files: Vec<String>,
 }
 
 /// Ends the threads. Answers whether all of them ended within 2 s; one that hangs in a disk
@@ -308,6 +321,19 @@ impl Handler<Forget> for CollectorActor {
     type Result = ();
     fn handle(&mut self, message: Forget, ctx: &mut Self::Context) {
         self.pass(&message.route, Command::Forget { path: message.path }, ctx);
+    }
+}
+
+impl Handler<Retry> for CollectorActor {
+    type Result = ResponseFuture<Option<report::Retry>>;
+    fn handle(&mut self, message: Retry, ctx: &mut Self::Context) -> Self::Result {
+        let Retry { route, files } = message;
+        if !self.lanes.contains_key(&route) {
+            return Box::pin(std::future::ready(None));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.pass(&route, Command::Retry { files, answer }, ctx);
+        Box::pin(async move { answered.await.ok() })
     }
 }
 

@@ -6,6 +6,7 @@ mod folder;
 pub mod journal;
 pub mod lock;
 mod memory;
+pub mod revive;
 pub mod said;
 pub mod scan;
 pub mod settle;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
+use tokio::sync::oneshot;
 
 use super::finish::Finished;
 use super::folder::Folder;
@@ -31,6 +32,7 @@ use super::watch::{FsEvent, Inlet, Kind};
 use super::{Candidate, Clock, Facts, Now, Stamp};
 use crate::clock::Mono;
 use crate::config::Route;
+use crate::report::Retry;
 use crate::sys::file;
 
 /// Unsettled files known at most: two batches, so that a full batch can settle while producers
@@ -61,6 +63,13 @@ pub enum Command {
         story: Option<Arc<str>>,
         /// Comes back with the outcome.
         token: u64,
+    },
+    /// Dead letters go back into the spool: those named, or all.
+    Retry {
+        /// Their paths below the folder of dead letters.
+        files: Vec<String>,
+        /// Who asked.
+        answer: oneshot::Sender<Retry>,
     },
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
@@ -242,6 +251,8 @@ impl Work {
                 story,
                 token,
             } => self.finish(path, sent, story.as_deref(), token),
+            // Who asked may have gone.
+            Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;

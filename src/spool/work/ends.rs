@@ -5,9 +5,12 @@ use slog::{debug, error, info, warn};
 
 use super::{Report, Work};
 use crate::config::After;
+use crate::report::Retry;
 use crate::spool::Stamp;
 use crate::spool::dead;
 use crate::spool::finish::{self, Finished};
+use crate::spool::revive;
+use crate::spool::settle::Sight;
 
 impl Work {
     /// Does with a delivered source what the route says. After an error the file stays offered:
@@ -47,6 +50,18 @@ impl Work {
             Err(error) => self.say(b".", &format!("the dead letters cannot be read: {error}")),
         }
         self.state_changed = true;
+    }
+
+    /// Sends dead letters again: they stand in the spool like files that were just renamed there.
+    pub(super) fn revive(&mut self, files: &[String]) -> Retry {
+        let (answer, back) = revive::revive(&self.route, files);
+        for path in back {
+            info!(self.log, "dead letter sent again"; "file" => path.escape_debug().to_string(),
+                "next" => "it is taken like a new file");
+            self.look_at(&path, Sight::MovedIn, true);
+        }
+        self.count_dead_letters();
+        answer
     }
 
     fn after(&mut self, path: &str, sent: Stamp, finished: &Finished) {
