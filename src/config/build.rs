@@ -159,6 +159,7 @@ impl Builder {
             exclude: s.patterns(&name("exclude")),
             recursive: s.bool(&name("recursive")),
             settle: s.duration(&name("settle")),
+            ready_suffix: s.text(&name("ready_suffix")),
             order: match s.choice(&name("order")) {
                 "newest" => Order::Newest,
                 "name" => Order::Name,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use slog::warn;
 
 use super::{Candidate, FOUND_MAX, Report, State, Work};
+use crate::spool::marker;
 use crate::spool::scan::Totals;
 use crate::spool::settle::{Sight, Verdict};
 use crate::spool::source::{SourceError, open_in};
@@ -64,7 +65,7 @@ impl Work {
             Ok((file, _)) if file::writers(&file) == Writers::Some => {
                 self.settle.hold(path, facts, now)
             }
-            Ok(_) => return true,
+            Ok(_) => return self.is_released(path),
             Err(error) => {
                 self.refused(path, facts, &error, now);
                 return false;
@@ -77,6 +78,23 @@ impl Work {
             Verdict::Settled => self.look_at(path, Sight::Seen, false),
         }
         false
+    }
+
+    /// Whether its marker (still) stands beside it, where the route waits for one; that one is
+    /// remembered: it goes with the source. Without it the file is not ours to look at; the
+    /// marker's coming is an event of its own, and each scan asks for it.
+    fn is_released(&mut self, path: &str) -> bool {
+        let Some(marker) = marker::path_of(&self.route, path) else {
+            return true;
+        };
+        let found = self
+            .folder
+            .root()
+            .and_then(|root| marker::look(root, &marker));
+        if let Some(marker) = found {
+            self.memory.mark(path, marker);
+        }
+        found.is_some()
     }
 
     fn refused(&mut self, path: &str, facts: Facts, error: &SourceError, now: Now) {
