@@ -9,7 +9,7 @@ use slog::warn;
 use super::{Candidate, FOUND_MAX, Report, State, Work};
 use crate::spool::marker;
 use crate::spool::scan::Totals;
-use crate::spool::settle::{Sight, Verdict};
+use crate::spool::settle::{Sight, Verdict, is_fresh};
 use crate::spool::source::{SourceError, open_in};
 use crate::spool::{Facts, Now};
 use crate::sys::file::{self, Writers};
@@ -65,6 +65,7 @@ impl Work {
             Ok((file, _)) if file::writers(&file) == Writers::Some => {
                 self.settle.hold(path, facts, now)
             }
+            Ok(_) if is_fresh(&facts, now) => self.settle.let_pass(path, facts, now),
             Ok(_) => return self.is_released(path),
             Err(error) => {
                 self.refused(path, facts, &error, now);
