@@ -325,17 +325,20 @@ fn a_name_that_gets_a_new_version_at_every_step_ends_with_its_newest() {
 
 // --- at random, against a real server ---
 
+/// The version that a content of a name is.
+type Order = HashMap<(String, [u8; 32]), u64>;
+
 /// What whoever looks at the server sees of each name: never an older version after a newer one.
 struct Witness {
     over: Arc<AtomicBool>,
-    order: Arc<Mutex<HashMap<(String, [u8; 32]), u64>>>,
+    order: Arc<Mutex<Order>>,
     thread: Option<JoinHandle<Vec<String>>>,
 }
 
 impl Witness {
     fn start(folder: PathBuf) -> Self {
         let over = Arc::new(AtomicBool::new(false));
-        let order: Arc<Mutex<HashMap<(String, [u8; 32]), u64>>> = Arc::default();
+        let order: Arc<Mutex<Order>> = Arc::default();
         let (ended, known) = (Arc::clone(&over), Arc::clone(&order));
         let thread = std::thread::spawn(move || {
             let mut newest: BTreeMap<String, u64> = BTreeMap::new();

@@ -149,6 +149,7 @@ impl Work {
         State {
             problem: self.folder.problem().map(str::to_owned),
             files: sums.files,
+            settling: self.settle.len() as u64,
             bytes: sums.bytes,
             oldest_mtime: sums.oldest_ns.map(|ns| ns as f64 / 1e9),
         }
