@@ -140,6 +140,8 @@ pub struct Route {
     pub recursive: bool,
     /// How long a file must stay unchanged before it is taken.
     pub settle: Duration,
+    /// A file is taken when its name with this suffix appears; it need not settle then.
+    pub ready_suffix: Option<String>,
     /// The order of dispatch.
     pub order: Order,
     /// How the sent file is verified before it is published.

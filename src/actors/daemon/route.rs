@@ -72,6 +72,8 @@ pub struct RouteState {
     pub failed_before: HashMap<Arc<str>, (u32, Mono)>,
     pub delivered: u64,
     pub problem: Option<String>,
+    /// Files in the spool that are not settled yet.
+    pub settling: u64,
 }
 
 impl RouteState {
@@ -91,6 +93,7 @@ impl RouteState {
             failed_before: HashMap::new(),
             delivered: 0,
             problem: None,
+            settling: 0,
         }
     }
 
@@ -110,6 +113,7 @@ impl RouteState {
             destination: self.config.server.key(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
+            settling: self.settling,
             delivered: self.delivered,
             suspended: self
                 .suspended

@@ -73,6 +73,7 @@ impl DaemonActor {
         self.metrics.spool_files(name).set(state.files as i64);
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
+        self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();
     }
