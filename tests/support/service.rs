@@ -344,13 +344,18 @@ impl Ftpulse {
     }
 
     /// Ends it without mercy and starts it again with the same settings and folders.
-    pub fn kill_and_restart(mut self) -> Self {
+    pub fn kill_and_restart(self) -> Self {
+        self.kill_and_restart_as(&["run"])
+    }
+
+    /// The same with other arguments.
+    pub fn kill_and_restart_as(mut self, args: &[&str]) -> Self {
         self.process.kill();
         let (dir, vars) = (Arc::clone(&self.dir), std::mem::take(&mut self.vars));
         Settings {
             dir,
             vars,
-            args: std::mem::take(&mut self.args),
+            args: args.iter().map(|arg| (*arg).into()).collect(),
         }
         .start()
     }

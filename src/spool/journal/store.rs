@@ -3,6 +3,7 @@
 //! another name and never overwritten; one of a newer version is refused.
 
 mod aside;
+mod lost;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ use crate::spool::Stamp;
 /// "ftpl": whose file it is.
 const APPLICATION: i32 = 0x6674_706c;
 /// One entry takes the schema from its number to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
         route TEXT NOT NULL,
@@ -54,7 +56,9 @@ const MIGRATIONS: &[&str] = &["
         mtime_ns INTEGER NOT NULL,
         PRIMARY KEY (route, path)
     ) WITHOUT ROWID;
-"];
+",
+    lost::SCHEMA,
+];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
 /// a small state volume is not filled by the log of changes that need next to nothing themselves.
@@ -130,11 +134,11 @@ impl Store {
             return Err(Bad::Unreadable(check));
         }
         let mut store = Self { connection };
-        store.migrate(version)?;
+        store.migrate(version, path)?;
         Ok(store)
     }
 
-    fn migrate(&mut self, from: i32) -> Result<(), Bad> {
+    fn migrate(&mut self, from: i32, path: &Path) -> Result<(), Bad> {
         if from == MIGRATIONS.len() as i32 {
             // A start on a full disk has to write nothing.
             return Ok(());
@@ -142,6 +146,9 @@ impl Store {
         let change = self.connection.transaction()?;
         for step in MIGRATIONS.iter().skip(from.max(0) as usize) {
             change.execute_batch(step)?;
+        }
+        if from == 0 {
+            lost::note(&change, path)?;
         }
         change.pragma_update(None, "application_id", APPLICATION)?;
         change.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;

@@ -51,6 +51,13 @@ impl From<rusqlite::Error> for Bad {
     }
 }
 
+/// The name of the `n`th journal that was set aside.
+pub(super) fn place(journal: &Path, n: u32) -> PathBuf {
+    let mut name = journal.as_os_str().to_owned();
+    name.push(format!(".unreadable-{n}"));
+    PathBuf::from(name)
+}
+
 /// Renames an unreadable journal, and what SQLite keeps beside it, to names that are free.
 pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
     let with = |ending: &str| {
@@ -59,7 +66,7 @@ pub(super) fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
         PathBuf::from(name)
     };
     let free = (1..)
-        .map(|n| with(&format!(".unreadable-{n}")))
+        .map(|n| place(path, n))
         .find(|place| !place.exists())
         .unwrap_or_else(|| with(".unreadable"));
     std::fs::rename(path, &free)?;
