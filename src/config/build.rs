@@ -93,6 +93,7 @@ impl Builder {
             shutdown_grace: s.duration("shutdown.grace"),
             state_dir: s.path("state.dir")?,
             history: s.duration("state.history"),
+            accept_resend: false,
             http: Http {
                 listen: listen(s)?,
                 token,

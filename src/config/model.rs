@@ -30,6 +30,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long the journal remembers delivered files.
     pub history: Duration,
+    /// Kept files whose record is lost are sent again. No key: `ftpulse run --accept-resend`.
+    pub accept_resend: bool,
     /// The HTTP side.
     pub http: Http,
     /// Logging.

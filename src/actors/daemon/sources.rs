@@ -83,6 +83,7 @@ impl DaemonActor {
         let named = |r: &RouteState| {
             r.problem
                 .as_ref()
+                .or(r.no_resend.as_ref())
                 .map(|p| format!("route {}: {p}", r.config.name))
         };
         let journal = self.record.problem.as_ref();
