@@ -5,6 +5,8 @@ pub mod finish;
 mod folder;
 pub mod journal;
 pub mod lock;
+pub mod locked;
+pub mod marker;
 mod memory;
 pub mod revive;
 pub mod said;

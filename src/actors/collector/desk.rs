@@ -175,6 +175,7 @@ impl Desk {
                 let State {
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
                     dead_letters,
@@ -183,6 +184,7 @@ impl Desk {
                     route,
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
                     dead_letters,
@@ -191,6 +193,7 @@ impl Desk {
                     let SpoolState {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
                         dead_letters,
@@ -199,6 +202,7 @@ impl Desk {
                     Report::State(State {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
                         dead_letters,

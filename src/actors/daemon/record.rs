@@ -12,6 +12,7 @@ use super::giving_up::{Since, fresh};
 use super::route::{FailedBefore, FileFacts};
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -139,6 +140,7 @@ impl DaemonActor {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
                     {
+                        failpoint::at("delivery-stands");
                         self.finish(route, &path, sent);
                     }
                 }

@@ -9,7 +9,7 @@ use slog::{Logger, error, info};
 use super::destination::Destination;
 use super::giving_up::Since;
 use crate::clock::{self, Mono};
-use crate::config::Route;
+use crate::config::{After, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
@@ -82,6 +82,8 @@ pub struct RouteState {
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
+    /// Why nothing of it may be sent before a person wants it.
+    pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
     /// Files that failed in an earlier life and have not come again. Bounded by what one life can
     /// know.
@@ -92,6 +94,8 @@ pub struct RouteState {
     pub aged: Mono,
     pub delivered: u64,
     pub problem: Option<String>,
+    /// Files in the spool that are not settled yet.
+    pub settling: u64,
 }
 
 impl RouteState {
@@ -108,12 +112,14 @@ impl RouteState {
             no_session: String::new(),
             last_failure: None,
             suspended: false,
+            no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),
             time: Mono::ZERO,
             aged: clock::mono(),
             delivered: 0,
             problem: None,
+            settling: 0,
         }
     }
 
@@ -133,16 +139,25 @@ impl RouteState {
             destination: destination.key.clone(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
+            settling: self.settling,
             delivered: self.delivered,
             suspended: self
                 .suspended
-                .then(|| "two of its workers cannot end".into()),
+                .then(|| "two of its workers cannot end".into())
+                .or_else(|| self.no_resend.clone()),
             spool_problem: self.problem.clone(),
             destination_problem: destination.problem(now).or(no_session),
             last_failure: failed
                 .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),
         }
+    }
+
+    /// A route that keeps its files must not send them all again.
+    pub fn keep_from_sending(&mut self, why: Option<&String>) {
+        self.no_resend = why
+            .filter(|_| matches!(self.config.after, After::Keep))
+            .cloned();
     }
 
     /// Suspends or resumes the route; says so once.

@@ -9,6 +9,7 @@ use super::route::RouteState;
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use crate::clock;
+use crate::failpoint;
 use crate::log::escape;
 use crate::spool::Stamp;
 use crate::spool::finish::Finished;
@@ -78,6 +79,7 @@ impl DaemonActor {
         self.metrics
             .dead_letters(name)
             .set(state.dead_letters as i64);
+        self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();
     }
@@ -87,6 +89,7 @@ impl DaemonActor {
         let named = |r: &RouteState| {
             r.problem
                 .as_ref()
+                .or(r.no_resend.as_ref())
                 .map(|p| format!("route {}: {p}", r.config.name))
         };
         let journal = self.record.problem.as_ref();
@@ -136,6 +139,7 @@ impl DaemonActor {
         let Some(index) = self.route_index(&done.route) else {
             return;
         };
+        failpoint::at("source-finished");
         self.routes[index].finishing = self.routes[index].finishing.saturating_sub(1);
         let target = self.routes[index].target(&done.path);
         self.targets.remove(&target);

@@ -8,7 +8,8 @@ use crate::config::After;
 use crate::report::Retry;
 use crate::spool::Stamp;
 use crate::spool::dead;
-use crate::spool::finish::{self, Finished};
+use crate::spool::finish::{self, FinishError, Finished, Known};
+use crate::spool::marker;
 use crate::spool::revive;
 use crate::spool::settle::Sight;
 
@@ -16,9 +17,14 @@ impl Work {
     /// Does with a delivered source what the route says. After an error the file stays offered:
     /// the daemon may ask again, or forget it.
     pub(super) fn finish(&mut self, path: String, sent: Stamp, story: Option<&str>, token: u64) {
+        let known = Known {
+            marker: self.memory.marker(&path),
+            // A file of this life was offered first.
+            earlier: !self.memory.is_offered(&path),
+        };
         let outcome = match story {
-            None => finish::finish(&self.route, &path, sent),
-            Some(story) => dead::bury(&self.route, &path, sent, story),
+            None => finish::finish(&self.route, &path, sent, known),
+            Some(story) => self.bury(&path, sent, story, known.marker),
         };
         if let Ok(finished) = &outcome {
             self.memory.take_back(&path);
@@ -41,6 +47,30 @@ impl Work {
             token,
             outcome,
         });
+    }
+
+    /// Moves a source that is given up to the dead letters. The marker that had released it goes with
+    /// it: else it would release whatever a producer begins to write under that name.
+    fn bury(
+        &mut self,
+        path: &str,
+        sent: Stamp,
+        story: &str,
+        marker: Option<Stamp>,
+    ) -> Result<Finished, FinishError> {
+        // Read before the source is hidden: one that comes later is not this version's.
+        let marker = marker.or_else(|| {
+            let name = marker::path_of(&self.route, path)?;
+            marker::now(&self.route.spool, &name).ok().flatten()
+        });
+        let buried = dead::bury(&self.route, path, sent, story)?;
+        let gone = matches!(buried, Finished::Buried(_) | Finished::Vanished);
+        if gone && let Err(error) = finish::unmark_vanished(&self.route, path, marker) {
+            warn!(self.log, "the marker of a dead letter stays";
+                "file" => path.escape_debug().to_string(), "error" => %error,
+                "next" => "remove it: it would release the next file of that name at once");
+        }
+        Ok(buried)
     }
 
     /// A person may have taken some away: they are counted, not reckoned.
