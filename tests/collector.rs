@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use ftpulse::actors::collector::{
-    CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, RouteSpool, Shutdown,
+    CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, Revived, RouteSpool, Shutdown,
     SpoolState, Want,
 };
 use ftpulse::clock;
@@ -62,6 +62,11 @@ told!(Found, Found);
 told!(SpoolState, State);
 told!(FinishedSource, Finished);
 
+impl Handler<Revived> for Probe {
+    type Result = ();
+    fn handle(&mut self, _: Revived, _: &mut Self::Context) {}
+}
+
 struct Rig {
     collector: Addr<CollectorActor>,
     system: System,
@@ -94,7 +99,8 @@ impl Rig {
                 let daemon = Daemon {
                     found: probe.clone().recipient(),
                     state: probe.clone().recipient(),
-                    finished: probe.recipient(),
+                    finished: probe.clone().recipient(),
+                    revived: probe.recipient(),
                 };
                 let clock = Clock::system();
                 let collector = CollectorActor::new(&daemon, vec![spool], &log, clock).unwrap();

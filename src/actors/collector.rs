@@ -76,6 +76,16 @@ pub struct FinishedSource {
     pub outcome: Result<Finished, String>,
 }
 
+/// Collector to daemon: dead letters that were sent again; what was known of them is over.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Revived {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Paths below the spool.
+    pub files: Vec<String>,
+}
+
 /// Daemon to collector: so many more files of a route may be offered.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "()")]
@@ -114,9 +124,9 @@ pub struct Forget {
 }
 
 /// Dead letters of a route go back into its spool: those named, or all. None: there is no such
-/// route, or its thread has ended.
+/// route, or its thread has ended. An error says why they cannot be looked at.
 #[derive(Message, Debug, Clone)]
-#[rtype(result = "Option<report::Retry>")]
+#[rtype(result = "Option<Result<report::Retry, String>>")]
 pub struct Retry {
     /// The route's name.
     pub route: Arc<str>,
@@ -139,6 +149,8 @@ pub struct Daemon {
     pub state: Recipient<SpoolState>,
     /// Takes [`FinishedSource`].
     pub finished: Recipient<FinishedSource>,
+    /// Takes [`Revived`].
+    pub revived: Recipient<Revived>,
 }
 
 /// A route to collect for.
@@ -327,7 +339,7 @@ impl Handler<Forget> for CollectorActor {
 }
 
 impl Handler<Retry> for CollectorActor {
-    type Result = ResponseFuture<Option<report::Retry>>;
+    type Result = ResponseFuture<Option<Result<report::Retry, String>>>;
     fn handle(&mut self, message: Retry, ctx: &mut Self::Context) -> Self::Result {
         let Retry { route, files } = message;
         if !self.lanes.contains_key(&route) {

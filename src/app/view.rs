@@ -75,7 +75,8 @@ impl Source for View {
             let done = self.collector.send(retry).await;
             let done = done.map_err(|e| Unavailable(e.to_string()))?;
             let gone = || Unavailable("the spool's thread has ended".into());
-            done.map(Retried::Done).ok_or_else(gone)
+            let done = done.ok_or_else(gone)?.map_err(Unavailable)?;
+            Ok(Retried::Done(done))
         })
     }
 

@@ -37,27 +37,46 @@ pub fn main(global: Global, arguments: &Arguments) -> ExitCode {
         Ok(client) => client,
         Err(code) => return code,
     };
-    let request = RetryRequest {
+    let mut request = RetryRequest {
         route: arguments.route.clone(),
         files: arguments.files.clone(),
     };
-    let (done, document) = match client.retry(&request) {
-        Ok(answer) => answer,
-        Err(failure) => {
-            complain(&failure.text);
-            return ExitCode::from(EXIT_FAILED);
+    let mut all = true;
+    // The service does a few seconds' worth at a time.
+    loop {
+        let (done, document) = match client.retry(&request) {
+            Ok(answer) => answer,
+            Err(failure) => {
+                complain(&failure.text);
+                return ExitCode::from(EXIT_FAILED);
+            }
+        };
+        let shown = if arguments.json {
+            show(&document)
+        } else if global.quiet {
+            ExitCode::SUCCESS
+        } else {
+            show(&text(&done))
+        };
+        let sent = done.files.iter().filter(|file| file.sent).count();
+        all &= sent == done.files.len();
+        let named = request.files.len();
+        request.files.drain(..done.files.len().min(named));
+        let moves_on = if named > 0 {
+            !request.files.is_empty()
+        } else {
+            sent > 0
+        };
+        if shown != ExitCode::SUCCESS {
+            return shown;
         }
-    };
-    let shown = if arguments.json {
-        show(&document)
-    } else if global.quiet {
-        ExitCode::SUCCESS
-    } else {
-        show(&text(&done))
-    };
-    let all = done.left == 0 && done.files.iter().all(|file| file.sent);
+        if done.left == 0 || !moves_on {
+            all &= done.left == 0;
+            break;
+        }
+    }
     if all {
-        shown
+        ExitCode::SUCCESS
     } else {
         ExitCode::from(EXIT_FAILED)
     }
@@ -73,7 +92,7 @@ fn text(done: &Retry) -> String {
     };
     let mut text: String = done.files.iter().map(line).collect();
     if done.left > 0 {
-        text += &format!("{} more are left: run it again\n", done.left);
+        text += &format!("{} more are left\n", done.left);
     }
     text
 }

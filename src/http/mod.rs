@@ -1,6 +1,7 @@
 //! The HTTP side: metrics and probes for machines, status and incidents for people and tools.
-//! It reads through [`Source`]; whatever changes something needs the token. Who may see what is decided in `access`.
-//! Every answer comes within a bound, and no client, slow or silent, holds the service's exit.
+//! It reads through [`Source`]; whatever changes something needs the token. Who may see what is
+//! decided in `access`. Every answer comes within a bound, and no client, slow or silent, holds the
+//! service's exit.
 
 mod access;
 mod answer;

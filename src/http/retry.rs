@@ -18,7 +18,8 @@ pub(super) const PATH: &str = "/api/retry";
 const BYTES_MAX: usize = 1024 * 1024;
 /// How long a client may take to send it.
 const BODY: Duration = Duration::from_secs(5);
-/// How long the spool's thread may take: it may be in the middle of a scan.
+/// How long the spool's thread may take: it may be in the middle of a scan or a slow
+/// move.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The way out of a body that is none.
 const EXAMPLE: &str =

@@ -384,16 +384,22 @@ pub fn put_back_leftover(root: &OwnedFd, route: &Route, rel: &str) -> io::Result
     Ok(Leftover::SetAside(store.take(&dir, private, &path)?))
 }
 
-/// Removes half copies that a kill during an archiving between devices left in the archive.
-/// Tells how many there were.
+/// Removes half copies that a kill during a move between devices left in the archive, among the
+/// dead letters or (on their way back) in the spool. Tells how many there were.
 ///
 /// # Errors
-/// Where the archive cannot be read.
-pub fn sweep_archive(route: &Route) -> io::Result<usize> {
-    match &route.after {
-        After::Archive(folder) if folder.is_dir() => Store::open(&route.spool, folder)?.sweep(),
-        After::Archive(_) | After::Delete | After::Keep => Ok(0),
+/// Where one of them cannot be read.
+pub fn sweep_halves(route: &Route) -> io::Result<usize> {
+    let archive = match &route.after {
+        After::Archive(folder) => Some(folder),
+        After::Delete | After::Keep => None,
+    };
+    let ours = [Some(&route.spool), Some(&route.dead_letter), archive];
+    let mut swept = 0;
+    for folder in ours.into_iter().flatten().filter(|f| f.is_dir()) {
+        swept += Store::open(&route.spool, folder)?.sweep()?;
     }
+    Ok(swept)
 }
 
 #[cfg(test)]

@@ -1,51 +1,85 @@
 //! Dead letters on their way back into the spool, where they are taken like new files. Nothing is
 //! replaced there, nothing is reached outside of the two folders, no symlink is followed; each file
-//! gets a sentence that says what became of it.
+//! gets a sentence that says what became of it. A crash in between leaves a file in one of the two
+//! folders, at worst with a story beside it that tells of nothing any more.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 use super::dead::{self, WHY, exists};
+use super::marker;
 use super::stow::Store;
+use super::taking::Taking;
 use crate::config::Route;
 use crate::log::escape;
 use crate::report::{RetriedFile, Retry};
 use crate::sys::file;
 
-/// Files sent again at one request; the rest is told as left.
-const FILES_MAX: usize = 10_000;
 /// Names of dead letters that a refusal tells.
 const TOLD_MAX: usize = 10;
 /// A story is some hundred bytes and two names.
 const STORY_MAX: u64 = 64 * 1024;
+/// The way out for a file without a story, when all are sent again.
+const ASIDE: &str = "it has no story: a newer file had taken its place when it was put here, and \
+                     would be replaced by it; if it shall be sent all the same, name it";
 
 /// Sends dead letters again: those named, or all. Also tells the paths below the spool that stand
-/// there now.
-pub fn revive(route: &Route, named: &[String]) -> (Retry, Vec<String>) {
-    let mut all = Vec::new();
-    let mut problem = dead::each(&route.dead_letter, &mut |path| all.push(path.to_owned())).err();
-    all.sort();
-    let wanted: &[String] = if named.is_empty() { &all } else { named };
+/// there now. What is left when `enough` says so is told as left.
+///
+/// # Errors
+/// A sentence: the dead letters cannot be read.
+pub fn revive(
+    route: &Route,
+    taking: &Taking,
+    named: &[String],
+    enough: &dyn Fn() -> bool,
+) -> Result<(Retry, Vec<String>), String> {
+    let mut known = Vec::new();
+    dead::each(&route.dead_letter, &mut |path| known.push(path.to_owned())).map_err(|error| {
+        let folder = route.dead_letter.display();
+        format!("the dead letters in {folder} cannot be read: {error}")
+    })?;
+    known.sort_by(|a, b| by_number(a).cmp(&by_number(b)));
+    let all = named.is_empty();
+    let wanted: Vec<&str> = match all {
+        true => known.iter().map(String::as_str).collect(),
+        false => named.iter().map(|n| below(&route.dead_letter, n)).collect(),
+    };
     let mut answer = Retry {
         route: route.name.clone(),
         files: Vec::new(),
-        left: wanted.len().saturating_sub(FILES_MAX) as u64,
+        left: 0,
     };
+    let there: HashSet<&str> = known.iter().map(String::as_str).collect();
     let mut back = Vec::new();
-    for path in wanted.iter().take(FILES_MAX) {
-        let done = match problem.take() {
-            Some(error) => Err(format!("the dead letters cannot be read: {error}")),
-            None if all.binary_search(path).is_err() => Err(unknown(&all)),
-            None => one(route, path),
+    for (done, path) in wanted.iter().enumerate() {
+        if done > 0 && enough() {
+            answer.left = (wanted.len() - done) as u64;
+            break;
+        }
+        let result = match there.contains(path) {
+            true => one(route, taking, path, all),
+            false => Err(unknown(&known)),
         };
-        let (sent, says) = match done {
-            Ok(place) => {
-                let says = format!("it is in the spool again as {}", escape(&place));
+        let (sent, says) = match result {
+            Ok(Back { place, marked }) => {
+                let place_told = escape(&place).into_owned();
                 back.push(place);
-                (true, says)
+                match marked {
+                    Ok(()) => (true, format!("it is in the spool again as {place_told}")),
+                    Err(error) => (
+                        false,
+                        format!(
+                            "it is in the spool again as {place_told}, but its marker cannot be \
+                             made: {error}; make it, and the file is sent"
+                        ),
+                    ),
+                }
             }
             Err(why) => (false, why),
         };
@@ -55,12 +89,29 @@ pub fn revive(route: &Route, named: &[String]) -> (Retry, Vec<String>) {
             says,
         });
     }
-    (answer, back)
+    Ok((answer, back))
 }
 
-fn unknown(all: &[String]) -> String {
-    let told: Vec<_> = all.iter().take(TOLD_MAX).map(|name| escape(name)).collect();
-    match all.len() {
+/// The log and people name a dead letter by its whole path.
+fn below<'a>(folder: &Path, named: &'a str) -> &'a str {
+    let inner = Path::new(named).strip_prefix(folder);
+    inner.ok().and_then(Path::to_str).unwrap_or(named)
+}
+
+/// Letters of one name in the order in which they came to be, so that the newest is sent last.
+fn by_number(path: &str) -> (&str, u32) {
+    let parts = path.rsplit_once('.');
+    let number = parts.and_then(|(name, end)| Some((name, end.parse().ok()?)));
+    number.unwrap_or((path, 0))
+}
+
+fn unknown(known: &[String]) -> String {
+    let told: Vec<_> = known
+        .iter()
+        .take(TOLD_MAX)
+        .map(|name| escape(name))
+        .collect();
+    match known.len() {
         0 => "there is no such dead letter; there is none at all".into(),
         n if n > TOLD_MAX => format!(
             "there is no such dead letter; there are {n}, such as {}",
@@ -73,14 +124,32 @@ fn unknown(all: &[String]) -> String {
     }
 }
 
-/// Moves one letter back; tells its path below the spool.
-fn one(route: &Route, path: &str) -> Result<String, String> {
+/// A letter that is in the spool again.
+struct Back {
+    /// Its path there.
+    place: String,
+    /// Whether its marker stands beside it, where the route waits for one.
+    marked: io::Result<()>,
+}
+
+/// Moves one letter back.
+fn one(route: &Route, taking: &Taking, path: &str, all: bool) -> Result<Back, String> {
     let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let cannot = |error: io::Error| format!("it cannot be moved: {error}");
+    let cannot = |error: io::Error| format!("it cannot be moved: {error}; it stays here");
     let root = file::open_root_for_passing(&route.dead_letter).map_err(cannot)?;
     let from = file::pass_dir_beneath(&root, folders).map_err(cannot)?;
     let why = format!("{name}{WHY}");
-    let place = first_name(&from, &why).unwrap_or_else(|| path.to_owned());
+    let first = first_name(&from, &why);
+    if first.is_none() && all {
+        return Err(ASIDE.into());
+    }
+    let place = first.unwrap_or_else(|| path.to_owned());
+    if !taking.takes(&place) {
+        return Err(format!(
+            "the route does not take a file named {} (include, exclude, recursive); it stays here",
+            escape(&place)
+        ));
+    }
     let store = Store::open(&route.spool, &route.spool)
         .map_err(|error| format!("the spool cannot be used: {error}"))?;
     let (folders, last) = place.rsplit_once('/').unwrap_or(("", &place));
@@ -89,7 +158,8 @@ fn one(route: &Route, path: &str) -> Result<String, String> {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(format!(
-                "the spool has a file {} already, which is not replaced; it stays a dead letter",
+                "the spool has a file {} already, which is not replaced; it stays here \
+                 (try again when that one is gone)",
                 escape(&place)
             ));
         }
@@ -97,7 +167,21 @@ fn one(route: &Route, path: &str) -> Result<String, String> {
     }
     // Without its file a story tells of nothing; one that cannot go is only in the way.
     let _ = rustix::fs::unlinkat(&from, &*why, AtFlags::empty());
-    Ok(place)
+    // After its file: a marker without one would release what a producer begins to write.
+    let marked = mark(route, &to, last);
+    Ok(Back { place, marked })
+}
+
+/// Makes the marker of a file, where the route waits for one.
+fn mark(route: &Route, dir: &OwnedFd, name: &str) -> io::Result<()> {
+    let Some(marker) = marker::path_of(route, name) else {
+        return Ok(());
+    };
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    match rustix::fs::openat(dir, &*marker, flags, Mode::from_raw_mode(0o640)) {
+        Ok(_) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The name that the file had in the spool, as its story tells: a letter may have got a number.
@@ -113,4 +197,18 @@ fn first_name(from: &OwnedFd, why: &str) -> Option<String> {
     // Who can write to the spool can write a story as well: it names a file of the spool, or none.
     let plain = |part: &str| !part.is_empty() && !part.starts_with('.');
     place.split('/').all(plain).then(|| place.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_of_one_name_go_in_the_order_in_which_they_came() {
+        let mut names = ["b", "a.csv.10", "a.csv", "a.csv.2", "a.csv.1"];
+        names.sort_by(|a, b| by_number(a).cmp(&by_number(b)));
+        assert_eq!(names, ["a.csv", "a.csv.1", "a.csv.2", "a.csv.10", "b"]);
+        assert_eq!(below(Path::new("/d/.dead"), "/d/.dead/sub/x"), "sub/x");
+        assert_eq!(below(Path::new("/d/.dead"), "sub/x"), "sub/x");
+    }
 }

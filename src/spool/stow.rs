@@ -83,7 +83,10 @@ impl Store {
     ) -> io::Result<()> {
         match file::rename_noreplace(from.as_fd(), name, to, new) {
             Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {}
-            other => return other.and_then(|()| sync_folder(to)),
+            other => {
+                // Not synced it may stand at its old place again after a power cut, whole.
+                return other.map(|()| drop(sync_folder(to)));
+            }
         }
         let (mut source, before) = open_in(from, name).map_err(io::Error::other)?;
         let temp = private_name(".part")?;
@@ -98,8 +101,13 @@ impl Store {
             let _ = rustix::fs::unlinkat(&self.dir, &temp, AtFlags::empty());
         }
         placed?;
-        sync_folder(to)?;
-        Ok(rustix::fs::unlinkat(from, name, AtFlags::empty())?)
+        let ended =
+            sync_folder(to).and_then(|()| Ok(rustix::fs::unlinkat(from, name, AtFlags::empty())?));
+        if ended.is_err() && rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            // It stays where it was: then one is enough.
+            let _ = rustix::fs::unlinkat(to, new, AtFlags::empty());
+        }
+        ended
     }
 
     /// The move between devices. Fails, and leaves the source, if the source changes meanwhile.

@@ -69,7 +69,7 @@ pub enum Command {
         /// Their paths below the folder of dead letters.
         files: Vec<String>,
         /// Who asked.
-        answer: oneshot::Sender<Retry>,
+        answer: oneshot::Sender<Result<Retry, String>>,
     },
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
@@ -110,6 +110,8 @@ pub enum Report {
         /// What became of it.
         outcome: Result<Finished, String>,
     },
+    /// Dead letters that stand in the spool again, as new files.
+    Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use slog::{Logger, error};
 
-use super::{Daemon, FinishedSource, Found, Lane, RouteSpool, SpoolState, TRY_AGAIN};
+use super::{Daemon, FinishedSource, Found, Lane, Revived, RouteSpool, SpoolState, TRY_AGAIN};
 use crate::spool::Clock;
 use crate::spool::watch::{FsEvent, Inlet};
 use crate::spool::work::{Command, Report, State, Work};
@@ -170,6 +170,10 @@ impl Desk {
             Report::Found(files) => {
                 let sent = self.daemon.found.try_send(Found { route, files });
                 sent.map_err(|error| Report::Found(error.into_inner().files))
+            }
+            Report::Revived(files) => {
+                let sent = self.daemon.revived.try_send(Revived { route, files });
+                sent.map_err(|error| Report::Revived(error.into_inner().files))
             }
             Report::State(state) => {
                 let State {

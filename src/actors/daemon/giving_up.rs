@@ -9,6 +9,7 @@ use slog::error;
 
 use super::DaemonActor;
 use super::route::FileFacts;
+use crate::actors::collector::Revived;
 use crate::clock::{self, Mono};
 use crate::core::names::FileOutcome;
 use crate::log::escape;
@@ -147,6 +148,19 @@ impl DaemonActor {
         };
         self.end_source(route, path, stamp, Some(format!("{text}\n").into()));
         true
+    }
+
+    /// Dead letters are in the spool again and begin anew, whatever a life before knew of them.
+    pub(super) fn revived(&mut self, revived: &Revived) {
+        let Some(route) = self.route_index(&revived.route) else {
+            return;
+        };
+        for path in &revived.files {
+            let known = self.routes[route].failed_before.remove(path.as_str());
+            if known.is_some() && self.routes[route].backlog.facts(path).is_none() {
+                self.note_forgotten(route, path);
+            }
+        }
     }
 
     /// It stands among the dead letters.

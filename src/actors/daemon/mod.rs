@@ -38,7 +38,7 @@ use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
 use self::verdict::Recorded;
-use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use super::collector::{Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
@@ -380,6 +380,14 @@ impl Handler<SpoolState> for DaemonActor {
 
     fn handle(&mut self, state: SpoolState, _: &mut Self::Context) {
         self.spool_state(state);
+    }
+}
+
+impl Handler<Revived> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, revived: Revived, _: &mut Self::Context) {
+        self.revived(&revived);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The end of a delivered source: carried out here, so that no other thread ever waits for the
 //! disk, and told to the daemon with what it came to.
 
+use std::time::Duration;
+
 use slog::{debug, error, info, warn};
 
 use super::{Report, Work};
@@ -12,6 +14,9 @@ use crate::spool::finish::{self, FinishError, Finished, Known};
 use crate::spool::marker;
 use crate::spool::revive;
 use crate::spool::settle::Sight;
+
+/// Dead letters are sent again for so long in one go: other work of the route waits meanwhile.
+const REVIVING: Duration = Duration::from_secs(5);
 
 impl Work {
     /// Does with a delivered source what the route says. After an error the file stays offered:
@@ -83,15 +88,23 @@ impl Work {
     }
 
     /// Sends dead letters again: they stand in the spool like files that were just renamed there.
-    pub(super) fn revive(&mut self, files: &[String]) -> Retry {
-        let (answer, back) = revive::revive(&self.route, files);
+    pub(super) fn revive(&mut self, files: &[String]) -> Result<Retry, String> {
+        if self.folder.root().is_none() {
+            let why = self.folder.problem().unwrap_or("it is not there");
+            return Err(format!("the spool cannot be used: {why}"));
+        }
+        let end = (self.clock.now)().mono + REVIVING;
+        let enough = || (self.clock.now)().mono >= end;
+        let (answer, back) = revive::revive(&self.route, &self.taking, files, &enough)?;
+        // Before they are offered: they begin anew.
+        self.out.push_back(Report::Revived(back.clone()));
         for path in back {
             info!(self.log, "dead letter sent again"; "file" => path.escape_debug().to_string(),
                 "next" => "it is taken like a new file");
             self.look_at(&path, Sight::MovedIn, true);
         }
         self.count_dead_letters();
-        answer
+        Ok(answer)
     }
 
     fn after(&mut self, path: &str, sent: Stamp, finished: &Finished) {

@@ -112,11 +112,11 @@ impl Work {
         if let Ok(taking) = Taking::new(&self.route) {
             self.taking = taking;
         }
-        match finish::sweep_archive(&self.route) {
+        match finish::sweep_halves(&self.route) {
             Ok(0) => {}
-            Ok(swept) => info!(self.log, "half copies removed from the archive"; "files" => swept),
-            Err(error) => warn!(self.log, "archive cannot be read"; "error" => %error,
-                "next" => "half copies of an earlier run stay in it"),
+            Ok(swept) => info!(self.log, "half copies removed"; "files" => swept),
+            Err(error) => warn!(self.log, "half copies cannot be looked for"; "error" => %error,
+                "next" => "those of an earlier run stay"),
         }
     }
 
