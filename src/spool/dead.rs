@@ -10,9 +10,10 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
-use super::Stamp;
 use super::finish::{FinishError, Finished, Held, failed};
 use super::stow::{PRIVATE_PREFIX, Store, numbered, private_name};
+use super::{Clock, Stamp};
+use crate::clock::Mono;
 use crate::config::Route;
 use crate::sys::file;
 
@@ -22,6 +23,8 @@ pub const WHY: &str = ".why.json";
 const NAME_MAX: usize = 255 - WHY.len();
 /// Numbers tried for a name that is taken.
 const NUMBERS: u32 = 10_000;
+/// Between two counts passes so many times what one takes.
+const PAUSE_COUNTS: u32 = 20;
 /// Folders within folders that are looked into, as in the spool.
 const DEPTH_MAX: usize = 64;
 
@@ -103,14 +106,32 @@ fn tell(to: &OwnedFd, why: &str, story: &str) -> io::Result<()> {
     written
 }
 
-/// How many dead letters a folder holds; 0 where there is none. Reads names only.
-///
-/// # Errors
-/// The folder cannot be read.
-pub fn count(folder: &Path) -> io::Result<u64> {
-    let mut found = 0;
-    each(folder, &mut |_| found += 1)?;
-    Ok(found)
+/// How many dead letters there are. A person may take some away, so they are counted now and then;
+/// in between it is reckoned: a count at each of a thousand new ones would read a million names.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tally {
+    /// So many.
+    pub(super) letters: u64,
+    count_at: Mono,
+}
+
+impl Tally {
+    /// Counts them, unless the last count took so long that it is too early; reads names only.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub(super) fn count(&mut self, folder: &Path, clock: Clock) -> io::Result<()> {
+        let now = || (clock.now)().mono;
+        let began = now();
+        if began < self.count_at {
+            return Ok(());
+        }
+        let mut letters = 0;
+        let counted = each(folder, &mut |_| letters += 1);
+        let ended = now();
+        self.count_at = ended + ended.saturating_sub(began) * PAUSE_COUNTS;
+        counted.map(|()| self.letters = letters)
+    }
 }
 
 /// Calls for each dead letter with its path below the folder, in no order.
@@ -178,6 +199,9 @@ mod tests {
         each(dir.path(), &mut |path| found.push(path.to_owned())).unwrap();
         found.sort();
         assert_eq!(found, ["a", "b.why.json", "sub/c"]);
-        assert_eq!(count(&dir.path().join("none")).unwrap(), 0);
+        each(&dir.path().join("none"), &mut |_| {
+            panic!("no letter is there")
+        })
+        .unwrap();
     }
 }

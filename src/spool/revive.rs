@@ -139,11 +139,17 @@ fn one(route: &Route, taking: &Taking, path: &str, all: bool) -> Result<Back, St
     let root = file::open_root_for_passing(&route.dead_letter).map_err(cannot)?;
     let from = file::pass_dir_beneath(&root, folders).map_err(cannot)?;
     let why = format!("{name}{WHY}");
-    let first = first_name(&from, &why);
-    if first.is_none() && all {
-        return Err(ASIDE.into());
-    }
-    let place = first.unwrap_or_else(|| path.to_owned());
+    let place = match told(&from, &why) {
+        Some((of, _)) if all && of != route.name => {
+            let of = escape(&of);
+            return Err(format!(
+                "it is of route {of}, as its story tells; name it to send it here"
+            ));
+        }
+        None if all => return Err(ASIDE.into()),
+        Some((_, place)) => place,
+        None => path.to_owned(),
+    };
     if !taking.takes(&place) {
         return Err(format!(
             "the route does not take a file named {} (include, exclude, recursive); it stays here",
@@ -184,8 +190,9 @@ fn mark(route: &Route, dir: &OwnedFd, name: &str) -> io::Result<()> {
     }
 }
 
-/// The name that the file had in the spool, as its story tells: a letter may have got a number.
-fn first_name(from: &OwnedFd, why: &str) -> Option<String> {
+/// The route and the name that the file had in the spool, as its story tells: a letter may have got
+/// a number, and routes may share the folder.
+fn told(from: &OwnedFd, why: &str) -> Option<(String, String)> {
     if !exists(from, why).ok()? {
         return None;
     }
@@ -193,10 +200,11 @@ fn first_name(from: &OwnedFd, why: &str) -> Option<String> {
     let story = File::from(file::open_file_beneath(from, why).ok()?);
     story.take(STORY_MAX).read_to_string(&mut text).ok()?;
     let story: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let place = story.get("file")?.as_str()?;
+    let text = |key: &str| story.get(key)?.as_str().map(str::to_owned);
+    let (of, place) = (text("route")?, text("file")?);
     // Who can write to the spool can write a story as well: it names a file of the spool, or none.
     let plain = |part: &str| !part.is_empty() && !part.starts_with('.');
-    place.split('/').all(plain).then(|| place.to_owned())
+    place.split('/').all(plain).then_some((of, place))
 }
 
 #[cfg(test)]

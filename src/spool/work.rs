@@ -17,6 +17,7 @@ use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
 use tokio::sync::oneshot;
 
+use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
 use super::lock::FolderLock;
@@ -137,7 +138,7 @@ pub struct Work {
     moved_on: bool,
     scans: u32,
     still: Still,
-    dead_letters: u64,
+    dead_letters: Tally,
     /// Periodic scans left out in a row, as nothing had moved.
     left_out: u32,
     /// The next scan has a cause; else it is the periodic one.
@@ -184,7 +185,7 @@ impl Work {
             moved_on: false,
             scans: 0,
             still: Still::default(),
-            dead_letters: 0,
+            dead_letters: Tally::default(),
             left_out: 0,
             scan_wanted: true,
             folder_moved: true,

@@ -52,16 +52,23 @@ impl Destination {
 impl DaemonActor {
     /// The destinations of all routes, and which route has which.
     pub(super) fn make_destinations(&mut self) {
+        // Where one route has the wrong password, only that one is to wait for it.
+        let login = |r: &super::RouteState| {
+            let server = &r.config.server;
+            (server.key(), server.password.clone())
+        };
+        let mut known = Vec::new();
         for route in 0..self.routes.len() {
-            let key = self.routes[route].config.server.key();
-            let known = self.destinations.iter().position(|d| d.key == key);
-            self.routes[route].destination = known.unwrap_or_else(|| {
-                let same = |r: &&super::RouteState| r.config.server.key() == key;
-                let slots = self.routes.iter().filter(same);
+            let own = login(&self.routes[route]);
+            let found = known.iter().position(|k| *k == own);
+            self.routes[route].destination = found.unwrap_or_else(|| {
+                let slots = self.routes.iter().filter(|r| login(r) == own);
                 let slots: u32 = slots.map(|r| r.config.uploaders).sum();
+                let key = own.0.clone();
+                known.push(own);
                 self.destinations.push(Destination {
                     seats: Seats::new(slots as usize),
-                    key: key.clone(),
+                    key,
                     no_session: String::new(),
                     ghosts: HashSet::new(),
                 });

@@ -78,11 +78,10 @@ impl Work {
         Ok(buried)
     }
 
-    /// A person may have taken some away: they are counted, not reckoned.
+    /// A person may have taken some away.
     pub(super) fn count_dead_letters(&mut self) {
-        match dead::count(&self.route.dead_letter) {
-            Ok(count) => self.dead_letters = count,
-            Err(error) => self.say(b".", &format!("the dead letters cannot be read: {error}")),
+        if let Err(error) = self.dead_letters.count(&self.route.dead_letter, self.clock) {
+            self.say(b".", &format!("the dead letters cannot be read: {error}"));
         }
         self.state_changed = true;
     }
@@ -98,12 +97,13 @@ impl Work {
         let (answer, back) = revive::revive(&self.route, &self.taking, files, &enough)?;
         // Before they are offered: they begin anew.
         self.out.push_back(Report::Revived(back.clone()));
+        let letters = &mut self.dead_letters.letters;
+        *letters = letters.saturating_sub(back.len() as u64);
         for path in back {
             info!(self.log, "dead letter sent again"; "file" => path.escape_debug().to_string(),
                 "next" => "it is taken like a new file");
             self.look_at(&path, Sight::MovedIn, true);
         }
-        self.count_dead_letters();
         Ok(answer)
     }
 
@@ -114,7 +114,7 @@ impl Work {
             Finished::Archived(at) => debug!(self.log, "source archived"; "file" => file,
                 "at" => ?at),
             Finished::Kept => self.memory.keep(path, sent),
-            Finished::Buried(_) => self.count_dead_letters(),
+            Finished::Buried(_) => self.dead_letters.letters += 1,
             Finished::Changed => {
                 info!(self.log, "source changed while it was sent"; "file" => file,
                     "next" => "it settles and is sent again");
