@@ -4,26 +4,25 @@
 //! folders, at worst with a story beside it that tells of nothing any more.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 
-use super::dead::{self, WHY, exists};
+use super::dead::{self, Kind, WHY, told};
 use super::marker;
+use super::source::facts_of;
 use super::stow::Store;
 use super::taking::Taking;
 use crate::config::Route;
+use crate::failpoint;
 use crate::log::escape;
 use crate::report::{RetriedFile, Retry};
 use crate::sys::file;
 
 /// Names of dead letters that a refusal tells.
 const TOLD_MAX: usize = 10;
-/// A story is some hundred bytes and two names.
-const STORY_MAX: u64 = 64 * 1024;
 /// The way out for a file without a story, when all are sent again.
 const ASIDE: &str = "it has no story: a newer file had taken its place when it was put here, and \
                      would be replaced by it; if it shall be sent all the same, name it";
@@ -39,8 +38,12 @@ pub fn revive(
     named: &[String],
     enough: &dyn Fn() -> bool,
 ) -> Result<(Retry, Vec<String>), String> {
-    let mut known = Vec::new();
-    dead::each(&route.dead_letter, &mut |path| known.push(path.to_owned())).map_err(|error| {
+    let (mut known, mut orphans) = (Vec::new(), Vec::new());
+    dead::each(&route.dead_letter, &mut |kind, path| match kind {
+        Kind::Letter => known.push(path.to_owned()),
+        Kind::Orphan => orphans.push(path.to_owned()),
+    })
+    .map_err(|error| {
         let folder = route.dead_letter.display();
         format!("the dead letters in {folder} cannot be read: {error}")
     })?;
@@ -55,6 +58,10 @@ pub fn revive(
         files: Vec::new(),
         left: 0,
     };
+    // Whether named or not: they are on their way already.
+    for path in &orphans {
+        end_of(route, taking, path);
+    }
     let there: HashSet<&str> = known.iter().map(String::as_str).collect();
     let mut back = Vec::new();
     for (done, path) in wanted.iter().enumerate() {
@@ -140,14 +147,14 @@ fn one(route: &Route, taking: &Taking, path: &str, all: bool) -> Result<Back, St
     let from = file::pass_dir_beneath(&root, folders).map_err(cannot)?;
     let why = format!("{name}{WHY}");
     let place = match told(&from, &why) {
-        Some((of, _)) if all && of != route.name => {
-            let of = escape(&of);
+        Some(told) if all && told.route != route.name => {
+            let of = escape(&told.route);
             return Err(format!(
                 "it is of route {of}, as its story tells; name it to send it here"
             ));
         }
         None if all => return Err(ASIDE.into()),
-        Some((_, place)) => place,
+        Some(told) => told.place,
         None => path.to_owned(),
     };
     if !taking.takes(&place) {
@@ -171,11 +178,32 @@ fn one(route: &Route, taking: &Taking, path: &str, all: bool) -> Result<Back, St
         }
         Err(error) => return Err(cannot(error)),
     }
-    // Without its file a story tells of nothing; one that cannot go is only in the way.
-    let _ = rustix::fs::unlinkat(&from, &*why, AtFlags::empty());
+    failpoint::at("letter-back");
     // After its file: a marker without one would release what a producer begins to write.
     let marked = mark(route, &to, last);
+    failpoint::at("marker-back");
+    // Last, so that it tells what an interrupted one is about. One that cannot go is only in the
+    // way.
+    let _ = rustix::fs::unlinkat(&from, &*why, AtFlags::empty());
     Ok(Back { place, marked })
+}
+
+/// Ends what a killed process had begun: the letter of this story stands in the spool already, in
+/// the very version, perhaps without its marker. Any other story without a letter is a person's.
+fn end_of(route: &Route, taking: &Taking, path: &str) -> Option<()> {
+    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let root = file::open_root_for_passing(&route.dead_letter).ok()?;
+    let from = file::pass_dir_beneath(&root, folders).ok()?;
+    let why = format!("{name}{WHY}");
+    let told = told(&from, &why).filter(|t| t.route == route.name && taking.takes(&t.place))?;
+    let spool = file::open_root_for_passing(&route.spool).ok()?;
+    let stat = file::stat_beneath(&spool, &told.place).ok()?;
+    if !file::is_regular(&stat) || !told.is_of(facts_of(&stat).stamp) {
+        return None;
+    }
+    let (folders, last) = told.place.rsplit_once('/').unwrap_or(("", &told.place));
+    mark(route, &file::pass_dir_beneath(&spool, folders).ok()?, last).ok()?;
+    rustix::fs::unlinkat(&from, &*why, AtFlags::empty()).ok()
 }
 
 /// Makes the marker of a file, where the route waits for one.
@@ -188,23 +216,6 @@ fn mark(route: &Route, dir: &OwnedFd, name: &str) -> io::Result<()> {
         Ok(_) | Err(rustix::io::Errno::EXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// The route and the name that the file had in the spool, as its story tells: a letter may have got
-/// a number, and routes may share the folder.
-fn told(from: &OwnedFd, why: &str) -> Option<(String, String)> {
-    if !exists(from, why).ok()? {
-        return None;
-    }
-    let mut text = String::new();
-    let story = File::from(file::open_file_beneath(from, why).ok()?);
-    story.take(STORY_MAX).read_to_string(&mut text).ok()?;
-    let story: serde_json::Value = serde_json::from_str(&text).ok()?;
-    let text = |key: &str| story.get(key)?.as_str().map(str::to_owned);
-    let (of, place) = (text("route")?, text("file")?);
-    // Who can write to the spool can write a story as well: it names a file of the spool, or none.
-    let plain = |part: &str| !part.is_empty() && !part.starts_with('.');
-    place.split('/').all(plain).then_some((of, place))
 }
 
 #[cfg(test)]
