@@ -248,3 +248,39 @@ fn a_batch_that_fails_changes_nothing() {
     assert_eq!(store.unfinished().unwrap().len(), 1);
     assert_eq!(store.expire(2.0).unwrap(), 1);
 }
+
+#[test]
+fn a_journal_of_any_older_version_is_taken_on_with_what_it_knows() {
+    for old in 1..MIGRATIONS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let connection = Connection::open(&path).unwrap();
+        for step in &MIGRATIONS[..old] {
+            connection.execute_batch(step).unwrap();
+        }
+        connection
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {old};
+                 INSERT INTO file (route, path, failures, next) VALUES ('r0', 'p0', 3, 4.0);"
+            ))
+            .unwrap();
+        drop(connection);
+        let Opened {
+            mut store,
+            set_aside,
+        } = Store::open(&path).unwrap();
+        assert!(set_aside.is_none(), "version {old}");
+        let known = store.unfinished().unwrap();
+        assert_eq!((known[0].failures, known[0].failing), (3, None));
+        let waiting = Change::Waiting {
+            of: known[0].of.clone(),
+            failures: 4,
+            next: 5.0,
+            error: "e".into(),
+            failing: failing(1),
+        };
+        store.apply([waiting].iter()).unwrap();
+        let known = store.unfinished().unwrap();
+        assert_eq!((known.len(), known[0].failing), (1, Some(failing(1))));
+    }
+}
