@@ -21,7 +21,7 @@ use self::timer::Timer;
 use self::view::View;
 use crate::actors::collector::{self, CollectorActor, RouteSpool};
 use crate::actors::daemon::{DaemonActor, Over, Parts, Peers};
-use crate::actors::journal::{self, Flush, JournalActor};
+use crate::actors::journal::{self, JournalActor};
 use crate::actors::messages::{Close, Drain};
 use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
@@ -293,10 +293,6 @@ impl Service {
         {
             warn!(log, "the quarantine does not answer"; "next" => "the kernel closes its sockets");
         }
-        if self.journal.send(Flush).timeout(CLOSE_BOUND).await.is_err() {
-            warn!(log, "the journal does not answer";
-                "next" => "what it lacks is asked of the server at the next start");
-        }
         match self
             .collector
             .send(collector::Shutdown)
@@ -307,6 +303,12 @@ impl Service {
             Ok(false) | Err(_) => {
                 warn!(log, "a spool's thread cannot end"; "next" => "the process ends without it");
             }
+        }
+        // After all that may still have something to note.
+        let closed = self.journal.send(journal::Close).timeout(CLOSE_BOUND);
+        if !matches!(closed.await, Ok(true)) {
+            warn!(log, "the journal is not closed in order";
+                "next" => "what it lacks is asked of the server at the next start");
         }
     }
 }

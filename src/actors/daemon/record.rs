@@ -9,6 +9,7 @@ use slog::{info, warn};
 
 use super::DaemonActor;
 use super::route::FileFacts;
+use super::slots::RunningKind;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
 use crate::failpoint;
@@ -128,6 +129,9 @@ impl DaemonActor {
     }
 
     pub(super) fn journaled(&mut self, journaled: Journaled) {
+        if journaled.anew {
+            self.note_all_anew();
+        }
         match journaled.error {
             None => {
                 if self.record.problem.take().is_some() {
@@ -154,6 +158,24 @@ impl DaemonActor {
         }
     }
 
+    /// The journal had to be begun anew: it is told what is known of files that are not finished.
+    fn note_all_anew(&self) {
+        for running in self.slots.iter().filter_map(|slot| slot.job.as_ref()) {
+            if let RunningKind::Upload { attempt, .. } = &running.kind {
+                attempt.note_anew();
+            }
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            for (path, facts) in route.backlog.iter() {
+                facts.doubts.iter().for_each(|attempt| attempt.note_anew());
+                if let Some(sent) = facts.delivered {
+                    let (of, at) = (self.key(index, path), clock::unix());
+                    self.note(Change::Delivered { of, sent, at });
+                }
+            }
+        }
+    }
+
     /// The journal cannot be written: no new work, and it is tried again.
     pub(super) fn unwritable(&mut self, error: String) {
         if self.record.problem.is_none() {
@@ -167,6 +189,13 @@ impl DaemonActor {
 
     /// Tries again what was refused, and whether the journal can be written.
     pub(super) fn retry_journal(&mut self, now: Mono) {
+        if self.record.journal.is_lost() {
+            return self.lost("the journal's thread has ended");
+        }
+        if self.record.busy() {
+            // What was written may wait for room in this mailbox.
+            self.record.journal.ring();
+        }
         let bound = self.config.timers.disk + self.detection();
         let stuck = |a: &Awaited| a.under_way.is_some_and(|since| now >= since + bound);
         if self.record.awaited.values().any(stuck) {

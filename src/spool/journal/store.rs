@@ -178,6 +178,12 @@ impl Store {
         }
     }
 
+    /// Closes the file and, where there is room for it, brings its log home; false if something
+    /// of that failed. All that was written stands in either case.
+    pub fn close(self) -> bool {
+        self.connection.close().is_ok()
+    }
+
     /// Brings the log home and cuts its file; false if that cannot be done now.
     fn cut_log(&self) -> bool {
         let busy = self
