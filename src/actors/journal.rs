@@ -20,7 +20,7 @@ use crate::clock::{self, Mono};
 use crate::failpoint;
 use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store};
 
-/// How often deliveries that are older than the history are dropped.
+/// How often what is older than the history is dropped.
 const EXPIRY: Duration = Duration::from_secs(3600);
 
 /// So many panics without a change written in between are no accident: a new process has to try.
@@ -45,7 +45,7 @@ pub struct Journaled {
     pub tokens: Vec<u64>,
     /// Why they do not stand, if so.
     pub error: Option<String>,
-    /// The journal was set aside in mid-life, and the new one knows nothing that came before.
+    /// The journal was opened again in mid-life, and may know nothing of what came before.
     pub anew: bool,
 }
 
@@ -71,7 +71,9 @@ pub struct JournalActor {
     /// Panics since a change was written.
     panics: u32,
     closed: bool,
-    /// A new journal has begun, which the daemon is to be told.
+    /// What is wrong with the file, where that cannot be mended.
+    damage: Option<String>,
+    /// It was opened again, which the daemon is to be told.
     anew: bool,
     rung: Arc<AtomicBool>,
     /// What the daemon's mailbox had no room for; it asks again for what it is not told.
@@ -90,6 +92,7 @@ impl JournalActor {
             move || Self {
                 panics: 0,
                 closed: false,
+                damage: None,
                 anew: false,
                 store: first.lock().unwrap_or_else(PoisonError::into_inner).take(),
                 parts: parts.clone(),
@@ -116,9 +119,13 @@ impl JournalActor {
             return Err("it is closed: the service ends".into());
         }
         if self.store.is_none() {
-            let opened = Store::open(&self.path).map_err(|e| e.to_string())?;
+            let opened = match self.damage.take() {
+                Some(why) => Store::begin_anew(&self.path, why),
+                None => Store::open(&self.path),
+            };
+            let opened = opened.map_err(|e| e.to_string())?;
+            self.anew = true;
             if let Some((place, why)) = opened.set_aside {
-                self.anew = true;
                 error!(self.parts.log, "the journal cannot be read any more";
                     "path" => self.path.display().to_string(), "error" => why,
                     "set_aside" => place.display().to_string(),
@@ -135,8 +142,9 @@ impl JournalActor {
         let written = self.store()?.apply(changes);
         written.map_err(|error| {
             if is_damage(&error) {
-                // Written to no more: opened again it is checked, and set aside where it has to be.
+                // No later try can help: it is set aside.
                 self.store = None;
+                self.damage = Some(error.to_string());
             }
             error.to_string()
         })
@@ -200,18 +208,31 @@ impl JournalActor {
         }
     }
 
-    fn expire(&mut self) {
+    /// Drops one step's worth of what is over its time; rings itself while there is more.
+    fn expire(&mut self, ctx: &<Self as Actor>::Context) {
         let now = clock::mono();
-        if now < self.expire_at {
+        if now < self.expire_at || self.store.is_none() {
             return;
         }
-        self.expire_at = now + EXPIRY;
         let before = clock::unix() - self.parts.history.as_secs_f64();
-        let expired = self.store().map(|store| store.expire(before));
-        if let Ok(Err(error)) = expired {
-            warn!(self.parts.log, "old deliveries cannot be dropped"; "error" => error.to_string(),
-                "next" => "tried again in an hour");
+        let more = catch_unwind(AssertUnwindSafe(|| {
+            self.store()?.expire(before).map_err(|e| e.to_string())
+        }));
+        match more {
+            Ok(Ok(true)) => {
+                if !self.rung.swap(true, SeqCst) && ctx.address().try_send(Flush).is_err() {
+                    self.rung.store(false, SeqCst);
+                }
+                return;
+            }
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                warn!(self.parts.log, "old records cannot be dropped"; "error" => error,
+                    "next" => "tried again in an hour");
+            }
+            Err(_) => self.store = None,
         }
+        self.expire_at = now + EXPIRY;
     }
 }
 
@@ -254,12 +275,12 @@ impl JournalActor {
 impl Handler<Flush> for JournalActor {
     type Result = ();
 
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
         // Before the queue is read: what comes later rings again.
         self.rung.store(false, SeqCst);
         self.tell_unsent();
         self.empty_queue();
-        self.expire();
+        self.expire(ctx);
     }
 }
 

@@ -3,6 +3,7 @@
 //! another name and never overwritten; one of a newer version is refused.
 
 mod aside;
+mod history;
 mod lost;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 pub use aside::OpenError;
 use aside::{Bad, set_aside};
+pub use history::INCIDENTS;
 
 use super::{Change, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -58,6 +60,7 @@ const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
 ",
     lost::SCHEMA,
+    history::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -92,18 +95,24 @@ impl Store {
                 set_aside: None,
             }),
             Err(Bad::Refused(why)) => Err(refused(why)),
-            Err(Bad::Unreadable(why)) => {
-                let place = set_aside(path).map_err(|e| {
-                    refused(format!("{why}, and it cannot be put aside either: {e}"))
-                })?;
-                match Self::try_open(path) {
-                    Ok(store) => Ok(Opened {
-                        store,
-                        set_aside: Some((place, why)),
-                    }),
-                    Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
-                }
-            }
+            Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
+        }
+    }
+
+    /// Sets a damaged journal aside and begins a new one. `why` says what is wrong with it.
+    ///
+    /// # Errors
+    /// The one cannot be set aside, or the other not be made.
+    pub fn begin_anew(path: &Path, why: String) -> Result<Opened, OpenError> {
+        let refused = |why| OpenError::new(path, why);
+        let place = set_aside(path)
+            .map_err(|e| refused(format!("{why}, and it cannot be put aside either: {e}")))?;
+        match Self::try_open(path) {
+            Ok(store) => Ok(Opened {
+                store,
+                set_aside: Some((place, why)),
+            }),
+            Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
         }
     }
 
@@ -129,9 +138,8 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
         connection.pragma_update(None, "journal_size_limit", LOG)?;
-        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
-        if check != "ok" {
-            return Err(Bad::Unreadable(check));
+        if let Some(wrong) = history::check(&connection)? {
+            return Err(Bad::Unreadable(wrong));
         }
         let mut store = Self { connection };
         store.migrate(version, path)?;
@@ -268,15 +276,6 @@ impl Store {
         });
         known.collect()
     }
-
-    /// Drops the record of deliveries before that Unix time; files that are kept stay known.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn expire(&mut self, before: f64) -> Result<usize, rusqlite::Error> {
-        self.connection
-            .execute("DELETE FROM delivery WHERE at < ?1", params![before])
-    }
 }
 
 fn key(row: &Row<'_>, at: usize) -> Result<Key, rusqlite::Error> {
@@ -355,6 +354,13 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
         } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(*sent);
+            // A newer version is on its way: the end of the older one was not noted.
+            t.prepare_cached(
+                "UPDATE file SET dev = NULL, ino = NULL, size = NULL, mtime_ns = NULL
+                 WHERE id = ?1 AND ?2 IS NOT NULL AND dev IS NOT NULL
+                 AND (dev, ino, size, mtime_ns) IS NOT (?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![file, dev, ino, size, mtime])?;
             t.prepare_cached(
                 "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -413,6 +419,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             )?
             .execute(params![asked, taken_away, &**route])?;
         }
+        Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }
     Ok(())

@@ -46,6 +46,11 @@ fn change() -> impl Strategy<Value = Change> {
         (0u8..2).prop_map(|r| Change::Remade {
             route: key(r, 0).route
         }),
+        (1u64..4, 0u8..3).prop_map(|(id, n)| Change::Incident {
+            id,
+            at: id as f64,
+            body: format!("{id} {n}"),
+        }),
         Just(Change::Probe),
     ]
 }
@@ -55,6 +60,7 @@ fn change() -> impl Strategy<Value = Change> {
 struct Model {
     files: BTreeMap<String, Unfinished>,
     kept: BTreeMap<String, (Key, Stamp)>,
+    incidents: BTreeMap<u64, String>,
 }
 
 impl Model {
@@ -89,7 +95,11 @@ impl Model {
                 stage,
                 sent,
             } => {
-                let attempts = &mut self.file(of).attempts;
+                let file = self.file(of);
+                if sent.is_some() && file.delivered != *sent {
+                    file.delivered = None;
+                }
+                let attempts = &mut file.attempts;
                 match attempts.iter_mut().find(|a| a.temp == *temp) {
                     Some(known) => {
                         known.stage = *stage;
@@ -130,6 +140,7 @@ impl Model {
                     attempts.for_each(|a| a.stage = Stage::Sending);
                 }
             }
+            Change::Incident { id, body, .. } => drop(self.incidents.insert(*id, body.clone())),
             Change::Probe => {}
         }
     }
@@ -141,6 +152,9 @@ impl Model {
         let mut kept = store.kept().unwrap();
         kept.sort_by_key(|(of, _)| format!("{of:?}"));
         assert_eq!(kept, self.kept.values().cloned().collect::<Vec<_>>());
+        let last = self.incidents.keys().last().copied().unwrap_or(0);
+        let incidents = self.incidents.values().cloned().collect();
+        assert_eq!(store.incidents(0.0).unwrap(), (incidents, last));
     }
 }
 
@@ -230,5 +244,110 @@ fn a_batch_that_fails_changes_nothing() {
     assert!(store.unfinished().unwrap().is_empty());
     store.apply([&change].into_iter()).unwrap();
     assert_eq!(store.unfinished().unwrap().len(), 1);
-    assert_eq!(store.expire(2.0).unwrap(), 1);
+}
+
+fn count(store: &Store, what: &str) -> i64 {
+    let count = format!("SELECT count(*) FROM {what}");
+    store
+        .connection
+        .query_row(&count, [], |r| r.get(0))
+        .unwrap()
+}
+
+#[test]
+fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let mut store = Store::open(&path).unwrap().store;
+    let waiting = |of, next| Change::Waiting {
+        of,
+        failures: 1,
+        next,
+        error: "e".into(),
+    };
+    let attempt = |of| Change::Attempt {
+        of,
+        temp: "t".into(),
+        stage: Stage::Sending,
+        sent: None,
+    };
+    let incident = |id: u64| Change::Incident {
+        id,
+        at: id as f64,
+        body: id.to_string(),
+    };
+    let delivered = |of, at| Change::Delivered {
+        of,
+        sent: version(1),
+        at,
+    };
+    let changes = [
+        waiting(key(0, 0), 1.0),
+        waiting(key(0, 1), 3.0),
+        waiting(key(0, 2), 1.0),
+        attempt(key(0, 2)),
+        delivered(key(0, 3), 1.0),
+        delivered(key(0, 4), 3.0),
+        incident(1),
+        incident(2),
+    ];
+    store.apply(changes.iter()).unwrap();
+    assert!(!store.expire(2.0).unwrap());
+    let files = store.unfinished().unwrap();
+    let paths: Vec<_> = files.iter().map(|f| &*f.of.path).collect();
+    assert_eq!(paths, ["p1", "p2", "p3", "p4"]);
+    assert_eq!(count(&store, "delivery"), 1);
+    assert_eq!(store.incidents(0.0).unwrap(), (vec!["2".to_owned()], 2));
+    // A number is never given twice, even where all incidents are forgotten.
+    store.expire(9.0).unwrap();
+    assert_eq!(store.incidents(0.0).unwrap(), (Vec::new(), 2));
+    let many: Vec<_> = (3..4000).map(incident).collect();
+    store.apply(many.iter()).unwrap();
+    while store.expire(0.0).unwrap() {}
+    let (kept, last) = store.incidents(0.0).unwrap();
+    assert_eq!((kept.len(), last), (INCIDENTS, 3999));
+    assert_eq!(kept.last().map(String::as_str), Some("3999"));
+}
+
+/// FTPULSE_JOURNAL_ROWS=10000000 shows what a long history costs.
+#[test]
+#[allow(clippy::print_stdout)]
+fn a_long_history_is_dropped_in_steps_and_its_log_stays_small() {
+    let rows = std::env::var("FTPULSE_JOURNAL_ROWS").map_or(20_000, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let store = Store::open(&path).unwrap().store;
+    store
+        .connection
+        .execute(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+             INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
+             SELECT 'main', 'some/folder/file-' || n || '.csv', n, 1, n, n, n FROM n",
+            params![rows],
+        )
+        .unwrap();
+    assert!(store.close());
+    let size = std::fs::metadata(&path).unwrap().len();
+    let begun = crate::clock::mono();
+    let mut store = Store::open(&path).unwrap().store;
+    let opened = crate::clock::mono() - begun;
+    let log = path.with_file_name("journal.db-wal");
+    let (mut steps, mut longest) = (0, std::time::Duration::ZERO);
+    loop {
+        let begun = crate::clock::mono();
+        let more = store.expire(rows as f64 - 1.0).unwrap();
+        longest = longest.max(crate::clock::mono() - begun);
+        assert!(std::fs::metadata(&log).unwrap().len() <= 4 << 20);
+        if !more {
+            break;
+        }
+        steps += 1;
+    }
+    println!(
+        "{rows} deliveries: {} MiB, opened in {opened:.1?}, dropped in {steps} steps, the longest \
+         {longest:.1?}",
+        size >> 20
+    );
+    assert_eq!(count(&store, "delivery"), 2);
+    assert_eq!(steps, (rows - 2) / 1000);
 }
