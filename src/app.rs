@@ -22,7 +22,7 @@ use self::view::View;
 use crate::actors::collector::{self, CollectorActor, RouteSpool};
 use crate::actors::daemon::{DaemonActor, Over, Parts, Peers};
 use crate::actors::journal::{self, JournalActor};
-use crate::actors::messages::{Close, Drain};
+use crate::actors::messages::{Close, Drain, GetStatus};
 use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
 use crate::config::Config;
@@ -176,6 +176,7 @@ impl Service {
                     path,
                     unfinished,
                     no_resend,
+                    incidents,
                     ..
                 },
         } = origin;
@@ -199,6 +200,7 @@ impl Service {
                 journal,
                 unfinished,
                 no_resend,
+                incidents,
             }
         };
         let history = config.history;
@@ -304,7 +306,9 @@ impl Service {
                 warn!(log, "a spool's thread cannot end"; "next" => "the process ends without it");
             }
         }
-        // After all that may still have something to note.
+        // After all that may still have something to note; what the daemon was told so far it has
+        // noted once it answers.
+        let _ = self.daemon.send(GetStatus).timeout(CLOSE_BOUND).await;
         let closed = self.journal.send(journal::Close).timeout(CLOSE_BOUND);
         if !matches!(closed.await, Ok(true)) {
             warn!(log, "the journal is not closed in order";

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use slog::{Logger, error, info, warn};
 
+use crate::clock;
 use crate::config::{After, Config, Route};
+use crate::report::Incident;
 use crate::spool::Stamp;
 use crate::spool::journal::{Opened, Store, Unfinished};
 
@@ -24,6 +26,8 @@ pub struct KeptJournal {
     /// Why routes that keep their files must not send: the journal that knew which of them were
     /// delivered is lost.
     pub no_resend: Option<String>,
+    /// Incidents that are not forgotten yet, oldest first, and the last number that one got.
+    pub incidents: (Vec<Incident>, u64),
 }
 
 impl KeptJournal {
@@ -45,6 +49,13 @@ impl KeptJournal {
         let unread = |e| format!("the journal {} cannot be read: {e}", path.display());
         let no_resend = no_resend(&mut store, config, log).map_err(unread)?;
         let unfinished = store.unfinished().map_err(unread)?;
+        let since = clock::unix() - config.history.as_secs_f64();
+        let (incidents, last) = store.incidents(since).map_err(unread)?;
+        // One of a form that this version does not know is not worth a start that fails.
+        let incidents = incidents
+            .iter()
+            .filter_map(|body| serde_json::from_str(body).ok())
+            .collect();
         let mut kept: HashMap<Arc<str>, Vec<_>> = HashMap::new();
         for (of, stamp) in store.kept().map_err(unread)? {
             kept.entry(of.route).or_default().push((of.path, stamp));
@@ -55,6 +66,7 @@ impl KeptJournal {
             store,
             path,
             no_resend,
+            incidents: (incidents, last),
         })
     }
 }

@@ -4,10 +4,12 @@
 //! - `slots`, `room`: the slot table, starts and restarts, the event loop of the actors;
 //! - `beats`: Pings, Pongs, interrupts;
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
+//! - `incidents`: the record of each;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished.
 
 mod beats;
 mod dispatch;
+mod incidents;
 mod leaving;
 mod record;
 mod reports;
@@ -25,12 +27,12 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipien
 use slog::{Logger, debug, error, info};
 use tokio::sync::watch;
 
+use self::incidents::Recorded;
 use self::leaving::Leaving;
 use self::record::Record;
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
-use self::verdict::Recorded;
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{
@@ -42,14 +44,12 @@ use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{LookUps, Point, Sabotage};
-use crate::report::{RouteStatus, Status};
+use crate::report::{Incident, RouteStatus, Status};
 use crate::spool::journal::{Journal, Unfinished};
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
 /// route a few batches; beyond that senders keep theirs and try again.
 const MAILBOX: usize = 4096;
-/// Incidents remembered; older ones are in the log.
-const INCIDENTS: usize = 1000;
 /// What the daemon tells the process when it comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
@@ -141,6 +141,8 @@ pub struct Parts {
     pub unfinished: Vec<Unfinished>,
     /// Why routes that keep their files must not send.
     pub no_resend: Option<String>,
+    /// The incidents of earlier lives, oldest first, and the last number that one got.
+    pub incidents: (Vec<Incident>, u64),
 }
 
 impl DaemonActor {
@@ -171,8 +173,8 @@ impl DaemonActor {
             slots: Vec::new(),
             leaving: Vec::new(),
             unsent: VecDeque::new(),
-            incidents: VecDeque::new(),
-            incident: 0,
+            incidents: incidents::recalled(parts.incidents.0),
+            incident: parts.incidents.1,
             job: 0,
             targets: HashMap::new(),
             vouchers,

@@ -52,6 +52,12 @@ impl Record {
         }
     }
 
+    /// A number for a change whose fate is to be told.
+    pub fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+
     /// Whether sources wait for it.
     pub fn busy(&self) -> bool {
         !self.awaited.is_empty()
@@ -100,7 +106,7 @@ impl DaemonActor {
 
     /// It was delivered: its source is finished once that stands in the journal.
     pub(super) fn record_delivery(&mut self, route: usize, path: &str, sent: Stamp) {
-        self.record.token += 1;
+        let token = self.record.next_token();
         let awaited = Awaited {
             route,
             path: path.into(),
@@ -108,7 +114,6 @@ impl DaemonActor {
             at: clock::unix(),
             under_way: None,
         };
-        let token = self.record.token;
         self.record.awaited.insert(token, awaited);
         self.send_awaited(token);
     }
@@ -136,8 +141,10 @@ impl DaemonActor {
             None => {
                 if self.record.problem.take().is_some() {
                     self.tell_problems();
+                    self.save_incidents(false);
                 }
                 for token in journaled.tokens {
+                    self.incident_saved(token);
                     if let Some(Awaited {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
@@ -159,7 +166,8 @@ impl DaemonActor {
     }
 
     /// The journal had to be begun anew: it is told what is known of files that are not finished.
-    fn note_all_anew(&self) {
+    fn note_all_anew(&mut self) {
+        self.save_incidents(true);
         for running in self.slots.iter().filter_map(|slot| slot.job.as_ref()) {
             if let RunningKind::Upload { attempt, .. } = &running.kind {
                 attempt.note_anew();
@@ -246,6 +254,7 @@ impl DaemonActor {
                 .delivered
                 .or_else(|| attempts.iter().rev().find_map(|a| a.source()));
             let wait = (file.next - clock::unix()).clamp(0.0, self.config.retry.max.as_secs_f64());
+            let incident = self.incident_of(&of.route, &of.path);
             doubts += usize::from(!attempts.is_empty());
             sources += usize::from(file.delivered.is_some());
             let open = !attempts.is_empty() || file.delivered.is_some();
@@ -258,7 +267,7 @@ impl DaemonActor {
                 }),
                 failures: file.failures,
                 doubts: attempts,
-                incident: None,
+                incident,
                 delivered: file.delivered,
             };
             let until = now + Mono::from_secs_f64(wait);

@@ -47,12 +47,14 @@ impl DaemonActor {
         route.wanted = route.wanted.saturating_sub(found.files.len());
         for file in found.files {
             let stamp = file.stamp;
-            let before = route.failed_before.remove(file.path.as_str());
+            let before = self.routes[index].failed_before.remove(file.path.as_str());
+            let incident = before.and_then(|_| self.incident_of(&found.route, &file.path));
+            let route = &mut self.routes[index];
             let facts = FileFacts {
                 stamp,
                 failures: before.map_or(0, |(failures, _)| failures),
                 doubts: Vec::new(),
-                incident: None,
+                incident,
                 delivered: None,
             };
             let added = match before {
