@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use slog::{Logger, error, info, warn};
 
+use super::origin::NotHad;
 use crate::clock;
 use crate::config::{After, Config, Route};
 use crate::report::Incident;
@@ -35,18 +36,24 @@ impl KeptJournal {
     ///
     /// # Errors
     /// A sentence with the way out.
-    pub fn open(config: &Config, log: &Logger) -> Result<Self, String> {
+    pub fn open(config: &Config, log: &Logger) -> Result<Self, NotHad> {
         let path = config.state_dir.join("journal.db");
         let Opened {
             mut store,
             set_aside,
-        } = Store::open(&path).map_err(|e| e.to_string())?;
+        } = Store::open(&path).map_err(|e| match e.is_full() {
+            true => NotHad::Full(e.to_string()),
+            false => NotHad::Refused(e.to_string()),
+        })?;
         if let Some((place, why)) = set_aside {
             error!(log, "the journal cannot be read"; "path" => path.display().to_string(),
                 "error" => why, "set_aside" => place.display().to_string(),
                 "next" => "a new one begins; what the spools hold is sent, some of it perhaps again");
         }
-        let unread = |e| format!("the journal {} cannot be read: {e}", path.display());
+        let unread = |e| {
+            let path = path.display();
+            NotHad::Refused(format!("the journal {path} cannot be read: {e}"))
+        };
         let no_resend = no_resend(&mut store, config, log).map_err(unread)?;
         let unfinished = store.unfinished().map_err(unread)?;
         let since = clock::unix() - config.history.as_secs_f64();

@@ -88,14 +88,13 @@ impl Store {
     /// # Errors
     /// It can neither be used nor set aside.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let refused = |why| OpenError::new(path, why);
         match Self::try_open(path) {
             Ok(store) => Ok(Opened {
                 store,
                 set_aside: None,
             }),
-            Err(Bad::Refused(why)) => Err(refused(why)),
             Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
+            Err(bad) => Err(OpenError::new(path, bad)),
         }
     }
 
@@ -104,20 +103,30 @@ impl Store {
     /// # Errors
     /// The one cannot be set aside, or the other not be made.
     pub fn begin_anew(path: &Path, why: String) -> Result<Opened, OpenError> {
-        let refused = |why| OpenError::new(path, why);
-        let place = set_aside(path)
-            .map_err(|e| refused(format!("{why}, and it cannot be put aside either: {e}")))?;
-        match Self::try_open(path) {
-            Ok(store) => Ok(Opened {
-                store,
-                set_aside: Some((place, why)),
-            }),
-            Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
+        let stuck = |e| Bad::Refused(format!("{why}, and it cannot be put aside either: {e}"));
+        let opened = set_aside(path).map_err(stuck).and_then(|place| {
+            let store = Self::try_open(path)?;
+            Ok((store, place))
+        });
+        let (store, place) = opened.map_err(|bad| OpenError::new(path, bad))?;
+        Ok(Opened {
+            store,
+            set_aside: Some((place, why)),
+        })
+    }
+
+    /// On a full volume without the memory that connections share, it goes without: it is ours
+    /// alone then, and a start has nothing to write.
+    fn try_open(path: &Path) -> Result<Self, Bad> {
+        match Self::open_as(path, "normal") {
+            Err(Bad::FullForSharing(_)) => Self::open_as(path, "exclusive"),
+            opened => opened,
         }
     }
 
-    fn try_open(path: &Path) -> Result<Self, Bad> {
+    fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
         let connection = Connection::open(path)?;
+        connection.pragma_update(None, "locking_mode", locking)?;
         connection.busy_timeout(std::time::Duration::from_secs(2))?;
         let number = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0));
         let (application, version) = (number("application_id")?, number("user_version")?);
