@@ -203,3 +203,76 @@ fn a_start_on_a_full_state_volume_waits_for_room_and_loses_nothing() {
     assert_eq!(service.terminate(), Some(0));
     delivered_once(&service, 1);
 }
+
+#[test]
+fn a_full_archive_keeps_delivered_files_in_the_spool_and_sends_none_twice() {
+    if !inside("a_full_archive_keeps_delivered_files_in_the_spool_and_sends_none_twice") {
+        return;
+    }
+    let server = Server::pyftpdlib(Opts::default());
+    let settings = Settings::new().quick().route("main", &server, "in");
+    let archive = settings.spool("main").with_file_name("archive");
+    fs::create_dir_all(&archive).unwrap();
+    let disk = SmallDisk::mount(&archive, 2 << 20);
+    let service = settings
+        .key("routes.main.after", "archive")
+        .key("routes.main.archive", archive.display())
+        .start();
+    let body = |number: usize| content(number as u64, 200 << 10);
+    let put = |service: &Ftpulse, number| {
+        service.put("main", &format!("{number}.bin"), &body(number));
+    };
+    put(&service, 0);
+    service.wait_spool_empty("main", PATIENCE);
+    disk.fill();
+    for number in 1..4 {
+        put(&service, number);
+    }
+    for number in 1..4 {
+        let name = format!("{number}.bin");
+        service.wait_log("the delivered source cannot be finished", |line| {
+            line["file"] == name && line["error"].to_string().contains("archive")
+        });
+    }
+    let status = service.json("/api/status")["routes"][0].clone();
+    wait_until("the status tells it", PATIENCE, || {
+        let failure = service.json("/api/status")["routes"][0]["last_failure"].to_string();
+        failure.contains("it is delivered, but: cannot archive")
+    });
+    assert_eq!(status["delivered"], 4, "{status}");
+    delivered_once(&service, 4);
+    let waiting = |service: &Ftpulse| finals(&service.spool("main")).len();
+    // While it is tried, a file bears its private name for a moment.
+    wait_until("all sources are at their names", PATIENCE, || {
+        waiting(&service) == 3
+    });
+
+    // A later life knows that they are delivered, and only waits as well.
+    let mut service = service.kill_and_restart();
+    for number in 1..4 {
+        let name = format!("{number}.bin");
+        service.wait_log("the delivered source cannot be finished", |line| {
+            line["file"] == name
+        });
+    }
+    disk.make_room();
+    service.wait_spool_empty("main", PATIENCE);
+    wait_until("nothing hidden is left", PATIENCE, || {
+        names(&service.spool("main")).is_empty()
+    });
+    assert_eq!(names(&archive).len(), 4, "whole files only");
+    for number in 0..4 {
+        let name = format!("{number}.bin");
+        assert!(
+            fs::read(archive.join(&name)).unwrap() == body(number),
+            "{name}"
+        );
+        assert!(fs::read(server.path(format!("in/{name}"))).unwrap() == body(number));
+    }
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(
+        service.logged("file delivered").len(),
+        0,
+        "none was sent again"
+    );
+}

@@ -157,7 +157,10 @@ impl DaemonActor {
                 facts.failures += 1;
                 let failures = facts.failures;
                 let pause = self.backoff().pause(failures, token::random());
-                self.routes[index].backlog.put_back(&done.path, now + pause);
+                let state = &mut self.routes[index];
+                state.backlog.put_back(&done.path, now + pause);
+                let why = format!("it is delivered, but: {error}");
+                state.last_failure = Some((done.path.as_str().into(), why));
                 warn!(self.log, "the delivered source cannot be finished";
                     "route" => route, "file" => file, "error" => escape(&error).into_owned(),
                     "next" => format!("again in {pause:.1?}; it is not sent again meanwhile"));
