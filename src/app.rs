@@ -33,7 +33,7 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::pulse::Sabotage;
 use crate::spool::Clock;
-use crate::spool::journal as records;
+use crate::spool::journal::{self as records, KeptRows};
 use crate::spool::lock::{FolderLock, LockError};
 use crate::sys::fence;
 
@@ -102,6 +102,7 @@ pub async fn run_sabotaged(
             route: Arc::clone(route),
             lock,
             kept: origin.journal.kept.remove(&route.name).unwrap_or_default(),
+            rows: None,
         });
     }
     // Said before anything is sent; the server itself needs the service to stand.
@@ -152,7 +153,7 @@ impl Service {
     fn start(
         config: &Arc<Config>,
         origin: Origin,
-        routes: Vec<RouteSpool>,
+        mut routes: Vec<RouteSpool>,
         metrics: &Metrics,
         log: &Logger,
         sabotage: Sabotage,
@@ -173,6 +174,9 @@ impl Service {
                     ..
                 },
         } = origin;
+        for RouteSpool { route, rows, .. } in &mut routes {
+            *rows = Some(KeptRows::new(&path, &route.name, journal.clone()));
+        }
         let parts = {
             let journal = journal.clone();
             let (config, metrics, log) = (Arc::clone(config), metrics.clone(), log.clone());

@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{INCIDENTS, OpenError, Opened, Store};
+pub use store::{INCIDENTS, KeptRows, OpenError, Opened, Store};
 
 use super::Stamp;
 use crate::core::journey::Stage;
@@ -74,6 +74,15 @@ pub enum Change {
     Remade {
         /// The route's name.
         route: Arc<str>,
+    },
+    /// Kept files are missing in their spool, or back in it.
+    Gone {
+        /// The route's name.
+        route: Arc<str>,
+        /// Paths below its spool.
+        paths: Vec<Arc<str>>,
+        /// Unix time since when, seconds; none: they are back.
+        gone: Option<f64>,
     },
     /// A deadlock, or its newer state.
     Incident {

@@ -5,6 +5,7 @@
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
+mod kept;
 mod offers;
 mod scans;
 
@@ -16,8 +17,10 @@ use std::time::Duration;
 use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
 
+use self::kept::Comparison;
 use super::finish::Finished;
 use super::folder::Folder;
+use super::journal::KeptRows;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
@@ -114,6 +117,9 @@ pub struct Work {
     memory: Memory,
     /// What stays of an earlier life's deliveries, until the spool is there.
     kept_before: Vec<(Arc<str>, Stamp)>,
+    comparison: Comparison,
+    /// A whole scan has ended in this life.
+    scanned: bool,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -162,6 +168,8 @@ impl Work {
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
             kept_before: Vec::new(),
+            comparison: Comparison::default(),
+            scanned: false,
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
@@ -187,9 +195,10 @@ impl Work {
         })
     }
 
-    /// Files that were delivered in an earlier life and stay.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>) {
+    /// Files that were delivered in an earlier life and stay, and where the journal has them.
+    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
         self.kept_before = kept;
+        self.comparison.rows = rows;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.
@@ -205,6 +214,7 @@ impl Work {
             }
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());
+            self.compare_kept();
         }
         self.tell_state((self.clock.now)());
         self.next_due()
@@ -216,7 +226,8 @@ impl Work {
             None => self.folder.retry_at,
         };
         if self.folder.root().is_some() {
-            due = self.settle.next_due().map_or(due, |next| next.min(due));
+            let others = [self.settle.next_due(), self.comparison.due()];
+            due = others.into_iter().flatten().fold(due, Mono::min);
             if self.can_offer() {
                 due = due.min(self.no_offer_before);
             }

@@ -114,12 +114,14 @@ impl Journal {
         Self::default()
     }
 
-    /// What is rung when there is something to write; set once, when the writer stands.
+    /// What is rung when there is something to write; set once, when the writer stands, and rung
+    /// at once for whatever came before.
     pub fn on_ring(&self, ring: impl Fn() + Send + Sync + 'static) {
         if let Some(inner) = &self.inner {
             // A second one has nothing to add: the first still rings.
             let _ = inner.ring.set(Box::new(ring));
         }
+        self.ring();
     }
 
     /// Puts a change in; false if it cannot be written (the writer is gone, or far behind).
@@ -191,6 +193,17 @@ mod tests {
         }
         assert_eq!(ticket.result(), Some(false));
         assert!(drawer.draw().is_empty());
+    }
+
+    #[test]
+    fn what_came_before_the_writer_is_rung_for() {
+        let (journal, drawer) = journal();
+        assert!(journal.put(Change::Probe, Done::Nobody));
+        let rung = Arc::new(AtomicU8::new(0));
+        let rings = Arc::clone(&rung);
+        journal.on_ring(move || drop(rings.fetch_add(1, SeqCst)));
+        assert_eq!(rung.load(SeqCst), 1);
+        assert_eq!(drawer.draw().len(), 1);
     }
 
     #[test]

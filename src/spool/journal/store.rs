@@ -4,6 +4,7 @@
 
 mod aside;
 mod history;
+mod kept;
 mod lost;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 pub use aside::OpenError;
 use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
+pub use kept::KeptRows;
 
 use super::{Change, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -61,6 +63,7 @@ const MIGRATIONS: &[&str] = &[
 ",
     lost::SCHEMA,
     history::SCHEMA,
+    kept::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -268,23 +271,6 @@ impl Store {
         })
         .collect()
     }
-
-    /// Every delivered file that stays in its spool.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn kept(&self) -> Result<Vec<(Key, Stamp)>, rusqlite::Error> {
-        let mut query = self
-            .connection
-            .prepare("SELECT route, path, dev, ino, size, mtime_ns FROM kept")?;
-        let rows = query.query_map([], |row| Ok((key(row, 0)?, stamp(row, 2)?)))?;
-        let known = rows.filter_map(|row| match row {
-            Ok((of, Some(stamp))) => Some(Ok((of, stamp))),
-            Ok((_, None)) => None,
-            Err(error) => Some(Err(error)),
-        });
-        known.collect()
-    }
 }
 
 fn key(row: &Row<'_>, at: usize) -> Result<Key, rusqlite::Error> {
@@ -428,6 +414,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             )?
             .execute(params![asked, taken_away, &**route])?;
         }
+        Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
         Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }

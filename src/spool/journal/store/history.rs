@@ -1,10 +1,10 @@
 //! What the journal keeps only for a time: deliveries, incidents, failures of files that never
-//! came again. Dropped in small steps: a step is one short transaction, so that neither the log
+//! came again, kept files that are gone. Dropped in small steps: a step is one short transaction, so that neither the log
 //! grows nor whoever waits for the journal is kept waiting, however much is over its time.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Store;
+use super::{Store, kept};
 
 /// Incidents with their whole story, as JSON; AUTOINCREMENT remembers the last number for ever.
 pub(super) const SCHEMA: &str = "
@@ -48,8 +48,9 @@ impl Store {
                  AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.file = file.id) LIMIT ?2)",
             )?
             .execute(params![before, STEP])?;
+        let gone = kept::forget(&transaction, before, STEP)?;
         transaction.commit()?;
-        let most = deliveries.max(incidents).max(failures);
+        let most = deliveries.max(incidents).max(failures).max(gone);
         Ok(most as i64 == STEP)
     }
 

@@ -51,6 +51,11 @@ fn change() -> impl Strategy<Value = Change> {
             at: id as f64,
             body: format!("{id} {n}"),
         }),
+        (0u8..2, 0u8..3, prop::option::of(0u64..9)).prop_map(|(r, p, gone)| Change::Gone {
+            route: key(r, p).route,
+            paths: vec![key(r, p).path],
+            gone: gone.map(|at| at as f64),
+        }),
         Just(Change::Probe),
     ]
 }
@@ -141,7 +146,7 @@ impl Model {
                 }
             }
             Change::Incident { id, body, .. } => drop(self.incidents.insert(*id, body.clone())),
-            Change::Probe => {}
+            Change::Gone { .. } | Change::Probe => {}
         }
     }
 
@@ -307,6 +312,44 @@ fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
     let (kept, last) = store.incidents(0.0).unwrap();
     assert_eq!((kept.len(), last), (INCIDENTS, 3999));
     assert_eq!(kept.last().map(String::as_str), Some("3999"));
+}
+
+#[test]
+fn a_kept_file_is_forgotten_only_when_it_was_gone_for_the_whole_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let mut store = Store::open(&path).unwrap().store;
+    let keep = |n| Change::Finished {
+        of: key(0, n),
+        kept: Some(version(1)),
+    };
+    let gone = |n, gone| Change::Gone {
+        route: key(0, n).route,
+        paths: vec![key(0, n).path],
+        gone,
+    };
+    let changes = [
+        (0..5).map(keep).collect(),
+        vec![gone(0, Some(1.0)), gone(0, Some(9.0))], // the first time counts
+        vec![gone(1, Some(9.0))],
+        vec![gone(2, Some(1.0)), gone(2, None)], // it is back
+        vec![gone(3, Some(1.0)), keep(3)],       // delivered anew
+    ]
+    .concat();
+    store.apply(changes.iter()).unwrap();
+    let (journal, drawer) = crate::spool::journal::journal();
+    let rows = KeptRows::new(&path, "r0", journal);
+    let noted = rows.after("p0", 3).unwrap();
+    let noted: Vec<_> = noted.iter().map(|(p, gone)| (&**p, *gone)).collect();
+    assert_eq!(noted, [("p1", true), ("p2", false), ("p3", false)]);
+    assert!(rows.note(vec!["p4".into()], Some(1.0)));
+    for entry in drawer.draw() {
+        store.apply([&entry.change].into_iter()).unwrap();
+    }
+    while store.expire(5.0).unwrap() {}
+    let left = store.kept().unwrap();
+    let left: Vec<_> = left.iter().map(|(of, _)| &*of.path).collect();
+    assert_eq!(left, ["p1", "p2", "p3"]);
 }
 
 /// FTPULSE_JOURNAL_ROWS=10000000 shows what a long history costs.
