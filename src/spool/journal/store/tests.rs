@@ -82,7 +82,7 @@ impl Model {
         let made = || Unfinished {
             of: of.clone(),
             failures: 0,
-            failing: failing(1),
+            failing: None,
             next: 0.0,
             delivered: None,
             attempts: Vec::new(),
