@@ -16,6 +16,7 @@ pub use aside::OpenError;
 use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
 pub use kept::KeptRows;
+pub use lost::AGENT;
 
 use super::{Change, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -75,6 +76,9 @@ const LOG: u32 = 512 << 10;
 /// An open journal.
 pub struct Store {
     connection: Connection,
+    path: PathBuf,
+    /// Device and inode.
+    file: Option<(u64, u64)>,
 }
 
 /// A journal and what became of an unreadable one in its place.
@@ -153,7 +157,11 @@ impl Store {
         if let Some(wrong) = history::check(&connection)? {
             return Err(Bad::Unreadable(wrong));
         }
-        let mut store = Self { connection };
+        let mut store = Self {
+            connection,
+            path: path.to_owned(),
+            file: file_at(path),
+        };
         store.migrate(version, path)?;
         Ok(store)
     }
@@ -196,6 +204,11 @@ impl Store {
             }
             done => done,
         }
+    }
+
+    /// Whether its file still stands at its name: what is written to one that was removed is lost.
+    pub fn is_in_place(&self) -> bool {
+        file_at(&self.path) == self.file
     }
 
     /// Closes the file and, where there is room for it, brings its log home; false if something
@@ -271,6 +284,12 @@ impl Store {
         })
         .collect()
     }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 fn key(row: &Row<'_>, at: usize) -> Result<Key, rusqlite::Error> {

@@ -1,4 +1,4 @@
-//! That an earlier journal was set aside, kept in the new one: what it knew of files that were
+//! That an earlier journal was set aside or taken away, kept in the new one: what it knew of files that were
 //! delivered and stay is lost, and a restart must not forget that.
 
 use std::path::Path;
@@ -6,6 +6,9 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 
 use super::Store;
+
+/// The file beside the journal with this installation's id, made after the journal.
+pub const AGENT: &str = "agent";
 
 /// The table.
 pub(super) const SCHEMA: &str = "CREATE TABLE lost (place TEXT NOT NULL);";
@@ -38,9 +41,14 @@ pub(super) fn note(connection: &Connection, journal: &Path) -> Result<(), rusqli
         .map(|n| super::aside::place(journal, n))
         .take_while(|place| place.exists())
         .last();
-    if let Some(place) = newest {
-        let place = place.to_string_lossy();
-        connection.execute("INSERT INTO lost (place) VALUES (?1)", params![place])?;
-    }
+    let place = match newest {
+        Some(place) => place.to_string_lossy().into_owned(),
+        // Made after the first journal: who has it had one.
+        None if journal.with_file_name(AGENT).exists() => {
+            format!("{} was missing", journal.display())
+        }
+        None => return Ok(()),
+    };
+    connection.execute("INSERT INTO lost (place) VALUES (?1)", params![place])?;
     Ok(())
 }
