@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
+use tokio::sync::oneshot;
 
 use self::kept::Comparison;
+use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
-use super::journal::KeptRows;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
@@ -34,6 +35,7 @@ use super::watch::{FsEvent, Inlet, Kind};
 use super::{Candidate, Clock, Facts, Now, Stamp, marker};
 use crate::clock::Mono;
 use crate::config::Route;
+use crate::report::Retry;
 use crate::sys::file;
 
 /// Unsettled files known at most: two batches, so that a full batch can settle while producers
@@ -58,10 +60,19 @@ pub enum Command {
     Finish {
         /// Path below the spool.
         path: String,
-        /// The version that was sent.
+        /// The version that was sent, or given up.
         sent: Stamp,
+        /// It was not delivered: it goes to the dead letters with this story.
+        story: Option<Arc<str>>,
         /// Comes back with the outcome.
         token: u64,
+    },
+    /// Dead letters go back into the spool: those named, or all.
+    Retry {
+        /// Their paths below the folder of dead letters.
+        files: Vec<String>,
+        /// Who asked.
+        answer: oneshot::Sender<Result<Retry, String>>,
     },
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
@@ -83,6 +94,8 @@ pub struct State {
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// What a route's work tells the daemon.
@@ -100,6 +113,8 @@ pub enum Report {
         /// What became of it.
         outcome: Result<Finished, String>,
     },
+    /// Dead letters that stand in the spool again, as new files.
+    Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
 }
@@ -115,11 +130,7 @@ pub struct Work {
     settle: Settle,
     waiting: Waiting,
     memory: Memory,
-    /// What stays of an earlier life's deliveries, until the spool is there.
-    kept_before: Vec<(Arc<str>, Stamp)>,
     comparison: Comparison,
-    /// A whole scan has ended in this life.
-    scanned: bool,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -128,6 +139,7 @@ pub struct Work {
     moved_on: bool,
     scans: u32,
     still: Still,
+    dead_letters: Tally,
     /// Periodic scans left out in a row, as nothing had moved.
     left_out: u32,
     /// The next scan has a cause; else it is the periodic one.
@@ -167,15 +179,14 @@ impl Work {
             settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
-            kept_before: Vec::new(),
             comparison: Comparison::default(),
-            scanned: false,
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
             moved_on: false,
             scans: 0,
             still: Still::default(),
+            dead_letters: Tally::default(),
             left_out: 0,
             scan_wanted: true,
             folder_moved: true,
@@ -193,12 +204,6 @@ impl Work {
             clock,
             stop,
         })
-    }
-
-    /// Files that were delivered in an earlier life and stay, and where the journal has them.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
-        self.kept_before = kept;
-        self.comparison.rows = rows;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.
@@ -243,7 +248,14 @@ impl Work {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Want(n) => self.credit = self.credit.saturating_add(n).min(CREDIT_MAX),
-            Command::Finish { path, sent, token } => self.finish(path, sent, token),
+            Command::Finish {
+                path,
+                sent,
+                story,
+                token,
+            } => self.finish(path, sent, story.as_deref(), token),
+            // Who asked may have gone.
+            Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;

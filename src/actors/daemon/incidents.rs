@@ -125,6 +125,9 @@ impl DaemonActor {
             self.incidents[index].incident.quarantine = Some(released.report);
             self.save_incident(index);
         }
+        for destination in &mut self.destinations {
+            destination.ghosts.remove(&released.incident);
+        }
         // Released before its time: the server may be stopped still, and make the name again.
         let at = match released.reason {
             ReleaseReason::Hold => Mono::ZERO,

@@ -68,6 +68,8 @@ impl DaemonActor {
             _ => None,
         };
         if held {
+            let at = self.routes[slot.route].destination;
+            self.destinations[at].ghosts.insert(id);
             self.unsent.push_back(Unsent::Strand(Strand {
                 incident: id,
                 route: route.as_str().into(),
@@ -135,6 +137,7 @@ impl DaemonActor {
         let route = self.slots[index].route;
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
+            Some(RunningKind::Part) => {}
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
                     self.routes[route].sweep_later(temp, None, due);
@@ -149,6 +152,7 @@ impl DaemonActor {
                     attempt: Some(attempt),
                     incident,
                     cause: None,
+                    seat_lost: false,
                     sent,
                     error: "the upload was ended",
                 };

@@ -3,6 +3,7 @@
 //! another name and never overwritten; one of a newer version is refused.
 
 mod aside;
+mod failing;
 mod history;
 mod kept;
 mod lost;
@@ -18,7 +19,7 @@ pub use history::INCIDENTS;
 pub use kept::KeptRows;
 pub use lost::AGENT;
 
-use super::{Change, Key, KnownAttempt, Unfinished};
+use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
 
@@ -63,6 +64,7 @@ const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
 ",
     lost::SCHEMA,
+    failing::MIGRATION,
     history::SCHEMA,
     kept::SCHEMA,
 ];
@@ -160,7 +162,7 @@ impl Store {
         let mut store = Self {
             connection,
             path: path.to_owned(),
-            file: file_at(path),
+            file: lost::file_at(path),
         };
         store.migrate(version, path)?;
         Ok(store)
@@ -204,11 +206,6 @@ impl Store {
             }
             done => done,
         }
-    }
-
-    /// Whether its file still stands at its name: what is written to one that was removed is lost.
-    pub fn is_in_place(&self) -> bool {
-        file_at(&self.path) == self.file
     }
 
     /// Closes the file and, where there is room for it, brings its log home; false if something
@@ -265,18 +262,23 @@ impl Store {
             let (file, attempt) = row?;
             attempts.entry(file).or_default().push(attempt);
         }
-        let mut query = self.connection.prepare(
-            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns FROM file ORDER BY id",
-        )?;
+        let mut query = self.connection.prepare(&format!(
+            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns, {} FROM file
+             ORDER BY id",
+            failing::COLUMNS
+        ))?;
         let rows = query.query_map([], |row| {
             let id: i64 = row.get(0)?;
-            Ok((id, key(row, 1)?, row.get(3)?, row.get(4)?, stamp(row, 5)?))
+            let counts = (row.get(3)?, row.get(4)?);
+            let failing = failing::read(row, 9)?;
+            Ok((id, key(row, 1)?, counts, failing, stamp(row, 5)?))
         })?;
         rows.map(|row| {
-            let (id, of, failures, next, delivered) = row?;
+            let (id, of, (failures, next), failing, delivered) = row?;
             Ok(Unfinished {
                 of,
                 failures,
+                failing,
                 next,
                 delivered,
                 attempts: attempts.remove(&id).unwrap_or_default(),
@@ -284,12 +286,6 @@ impl Store {
         })
         .collect()
     }
-}
-
-fn file_at(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    let meta = std::fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino()))
 }
 
 fn key(row: &Row<'_>, at: usize) -> Result<Key, rusqlite::Error> {
@@ -389,16 +385,16 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             failures,
             next,
             error,
+            failing,
         } => {
             let file = made_file_of(t, of)?;
-            t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
-                .execute(params![file, failures, next, error])?;
+            failing::write(t, file, (*failures, *next, error), failing)?;
         }
         Change::Delivered { of, sent, at } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
-                "UPDATE file SET failures = 0, next = 0, error = NULL,
+                "UPDATE file SET failures = 0, next = 0, error = NULL, failed_first = NULL,
                      dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5 WHERE id = ?1",
             )?
             .execute(params![file, dev, ino, size, mtime])?;

@@ -55,6 +55,7 @@ impl Work {
 
     /// The time for a scan has come: does it, or finds that nothing has moved.
     pub(super) fn scan_due(&mut self) {
+        self.count_dead_letters();
         let periodic = !self.scan_wanted && !self.folder.blind && self.rest.files == 0;
         let now = (self.clock.now)();
         if periodic && self.left_out < LEFT_OUT_MAX {
@@ -103,7 +104,7 @@ impl Work {
         self.scan_wanted = true;
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
-            for (path, stamp) in std::mem::take(&mut self.kept_before) {
+            for (path, stamp) in std::mem::take(&mut self.comparison.before) {
                 self.memory.keep_from_before(&path, stamp);
             }
         }
@@ -111,11 +112,11 @@ impl Work {
         if let Ok(taking) = Taking::new(&self.route) {
             self.taking = taking;
         }
-        match finish::sweep_archive(&self.route) {
+        match finish::sweep_halves(&self.route) {
             Ok(0) => {}
-            Ok(swept) => info!(self.log, "half copies removed from the archive"; "files" => swept),
-            Err(error) => warn!(self.log, "archive cannot be read"; "error" => %error,
-                "next" => "half copies of an earlier run stay in it"),
+            Ok(swept) => info!(self.log, "half copies removed"; "files" => swept),
+            Err(error) => warn!(self.log, "half copies cannot be looked for"; "error" => %error,
+                "next" => "those of an earlier run stay"),
         }
     }
 
@@ -177,9 +178,7 @@ impl Work {
         if finds.complete {
             self.settle.end_round();
             let missed = self.memory.end_round();
-            if missed || !std::mem::replace(&mut self.scanned, true) {
-                self.comparison.want();
-            }
+            self.comparison.scanned(missed);
         } else {
             self.still.forget();
         }

@@ -14,6 +14,11 @@ pub const AGENT: &str = "agent";
 pub(super) const SCHEMA: &str = "CREATE TABLE lost (place TEXT NOT NULL);";
 
 impl Store {
+    /// Whether its file still stands at its name: what is written to one that was removed is lost.
+    pub fn is_in_place(&self) -> bool {
+        file_at(&self.path) == self.file
+    }
+
     /// Where the journal is whose knowledge of kept files is lost and not given up yet.
     ///
     /// # Errors
@@ -32,6 +37,13 @@ impl Store {
     pub fn give_up_lost(&mut self) -> Result<(), rusqlite::Error> {
         self.connection.execute("DELETE FROM lost", []).map(drop)
     }
+}
+
+/// Device and inode of what stands there.
+pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Notes in a new journal that there was another one, in the transaction that makes it: whoever
