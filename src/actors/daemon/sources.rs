@@ -51,11 +51,11 @@ impl DaemonActor {
         for file in found.files {
             let stamp = file.stamp;
             let before = self.routes[index].failed_before.remove(file.path.as_str());
-            let mut facts = fresh(stamp);
-            if before.is_some() {
-                facts.incident = self.incident_of(&found.route, &file.path);
-            }
+            let incident = before.as_ref();
+            let incident = incident.and_then(|_| self.incident_of(&found.route, &file.path));
             let route = &mut self.routes[index];
+            let mut facts = fresh(stamp);
+            facts.incident = incident;
             let added = match before {
                 None => route.backlog.add(&file.path, facts),
                 Some(before) => {

@@ -284,8 +284,8 @@ fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
         of,
         failures: 1,
         next,
-        error: "e".into(),
         failing: failing(1),
+        error: "e".into(),
     };
     let attempt = |of| Change::Attempt {
         of,
