@@ -14,6 +14,7 @@ use super::source::{facts_of, open_in};
 use super::stow::{PRIVATE_PREFIX, Store, private_name};
 use super::{SourceError, Stamp, stamp_at};
 use crate::config::{After, Route};
+use crate::failpoint;
 use crate::sys::file::{self, Writers};
 
 /// The end of a private name that holds the whole name of the source.
@@ -107,13 +108,16 @@ pub fn finish(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, FinishE
     let Some(held) = Held::take(route, rel)? else {
         return Ok(Finished::Vanished);
     };
+    failpoint::at("source-hidden");
     if !held.is_still(sent) {
         return held.put_back();
     }
+    failpoint::at("source-compared");
     let done = match &route.after {
         After::Archive(folder) => held.stow(folder).map(Finished::Archived),
         After::Delete | After::Keep => held.delete().map(|()| Finished::Deleted),
     };
+    failpoint::at("source-removed");
     done.or_else(|source| held.give_up(source))
 }
 

@@ -10,6 +10,7 @@ use slog::{debug, info};
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
+use crate::failpoint;
 use crate::ftp::{self, Resolved, Session, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
@@ -269,6 +270,7 @@ fn deliver(
         }
         return Err(trouble);
     }
+    failpoint::at("verified");
     session.publish(&upload.attempt, target)?;
     Ok((Some(stamp), stamp.size))
 }

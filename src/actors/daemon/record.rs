@@ -11,6 +11,7 @@ use super::DaemonActor;
 use super::route::FileFacts;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -137,6 +138,7 @@ impl DaemonActor {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
                     {
+                        failpoint::at("delivery-stands");
                         self.finish(route, &path, sent);
                     }
                 }

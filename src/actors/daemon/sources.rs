@@ -6,6 +6,7 @@ use super::route::{FileFacts, RouteState};
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use crate::clock;
+use crate::failpoint;
 use crate::log::escape;
 use crate::spool::Stamp;
 use crate::spool::finish::Finished;
@@ -118,6 +119,7 @@ impl DaemonActor {
         let Some(index) = self.route_index(&done.route) else {
             return;
         };
+        failpoint::at("source-finished");
         self.routes[index].finishing = self.routes[index].finishing.saturating_sub(1);
         let target = self.routes[index].target(&done.path);
         self.targets.remove(&target);
