@@ -228,6 +228,7 @@ impl DaemonActor {
                     mtime_ns: 0,
                 }),
                 failures: file.failures,
+                seats_lost: 0,
                 doubts: attempts,
                 incident: None,
                 delivered: file.delivered,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use slog::{Logger, error, info};
 
+use super::destination::Destination;
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::core::backlog::{Backlog, Place};
@@ -23,6 +24,8 @@ const SWEEPS: usize = 10_000;
 pub struct FileFacts {
     pub stamp: Stamp,
     pub failures: u32,
+    /// Seats at the destination lost in a row; not the file's failures.
+    pub seats_lost: u32,
     /// Attempts without a clear result, oldest first.
     pub doubts: Vec<Arc<Attempt>>,
     /// The deadlock from which the file has to recover.
@@ -52,16 +55,18 @@ struct OldTemp {
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
+    /// Its destination's place among the daemon's.
+    pub destination: usize,
     pub look_ups: LookUps,
     pub backlog: Backlog<FileFacts>,
     /// Files asked for and not yet come.
     pub wanted: usize,
     /// Sources that the collector is finishing.
     pub finishing: usize,
-    /// Sessions that did not come to be, in a row.
+    /// How often in a row its remote folder could not be entered.
     pub failures: u32,
     pub paused: Mono,
-    /// The last reason for which no session came to be.
+    /// Why.
     pub no_session: String,
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
@@ -78,6 +83,7 @@ impl RouteState {
     pub fn new(config: Arc<Route>, look_ups: LookUps) -> Self {
         Self {
             config,
+            destination: 0,
             look_ups,
             backlog: Backlog::default(),
             wanted: 0,
@@ -95,7 +101,7 @@ impl RouteState {
     }
 
     /// What a person should know of this route now.
-    pub fn status(&self, now: Mono) -> RouteStatus {
+    pub fn status(&self, destination: &Destination, now: Mono) -> RouteStatus {
         let again = self.paused.saturating_sub(now).as_secs_f64();
         let failures = self.failures;
         let no_session = (failures > 0).then(|| {
@@ -107,7 +113,7 @@ impl RouteState {
 
         RouteStatus {
             name: self.config.name.clone(),
-            destination: self.config.server.key(),
+            destination: destination.key.clone(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
             delivered: self.delivered,
@@ -115,7 +121,7 @@ impl RouteState {
                 .suspended
                 .then(|| "two of its workers cannot end".into()),
             spool_problem: self.problem.clone(),
-            destination_problem: no_session,
+            destination_problem: destination.problem(now).or(no_session),
             last_failure: failed
                 .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),

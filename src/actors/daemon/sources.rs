@@ -51,6 +51,7 @@ impl DaemonActor {
             let facts = FileFacts {
                 stamp,
                 failures: before.map_or(0, |(failures, _)| failures),
+                seats_lost: 0,
                 doubts: Vec::new(),
                 incident: None,
                 delivered: None,

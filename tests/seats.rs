@@ -1,0 +1,263 @@
+//! The seats of a destination: a server that grants fewer sessions than there are uploaders, and
+//! one that refuses the login. Every file arrives, few sessions are refused, and no wrong password
+//! is tried in a storm. FTPULSE_LOGIN_MINUTES sets how long a wrong password is tried by default.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::print_stderr
+)] // a panic is how a test says no
+#![cfg(feature = "lab")]
+
+mod support;
+mod wedge_common;
+
+use std::fs;
+use std::time::Duration;
+
+use ftpulse::clock;
+use ftpulse::lab::{Fault, Kind, LabServer, Script};
+use support::servers::{Opts, Server};
+use support::service::{Ftpulse, Settings};
+use support::{PATIENCE, content, count_of, temp_dir, wait_until};
+use wedge_common::*;
+
+/// Sessions that did not come to be, as the service tells them.
+fn refused(service: &Ftpulse) -> usize {
+    service.logged("the destination gives no session").len()
+}
+
+fn logins_refused(service: &Ftpulse) -> Vec<serde_json::Value> {
+    let lines = service
+        .logged("the destination gives no session")
+        .into_iter();
+    lines.filter(|l| l["login"] == "refused").collect()
+}
+
+/// What may be refused: each uploader once at first, a halving each, one for each pair that was
+/// given back, then one more seat tried after 5, 10, 20 ... seconds.
+fn bound(uploaders: usize, ghosts: usize, took: Duration) -> usize {
+    let raises = (took.as_secs_f64() / 5.0 + 1.0).log2().ceil() as usize;
+    uploaders + 3 + 2 * ghosts + raises
+}
+
+fn name(number: usize) -> String {
+    format!("f{number:03}")
+}
+
+fn bytes(number: usize) -> Vec<u8> {
+    content(number as u64, 200_000 + number)
+}
+
+#[test]
+fn three_seats_for_eight_uploaders_deliver_everything_and_few_are_refused() {
+    let server = Server::pyftpdlib(Opts::default().per_ip(3));
+    let service = Settings::new()
+        .quick()
+        .key("routes.main.uploaders", "8")
+        .route("main", &server, "in")
+        .start();
+    let files = count_of("FTPULSE_FILES", 150);
+    let began = clock::mono();
+    for number in 0..files {
+        service.put("main", &name(number), &bytes(number));
+    }
+    let (mut last, mut longest) = (clock::mono(), Duration::ZERO);
+    let mut done = 0;
+    while done < files {
+        wait_until("another file is delivered", PATIENCE, || {
+            service.logged("file delivered").len() > done
+        });
+        done = service.logged("file delivered").len();
+        longest = longest.max(clock::mono() - last);
+        last = clock::mono();
+    }
+    service.wait_spool_empty("main", PATIENCE);
+    let took = clock::mono() - began;
+    for number in 0..files {
+        let there = fs::read(server.root.join("in").join(name(number))).unwrap();
+        assert!(there == bytes(number), "{number}");
+    }
+    let refused = refused(&service);
+    println!("{files} files in {took:.1?}, {refused} sessions refused, longest gap {longest:.2?}");
+    assert!(refused >= 1, "the server grants three at most");
+    assert!(refused <= bound(8, 0, took), "{refused} in {took:.1?}");
+    assert!(service.logged("upload failed").is_empty(), "no file failed");
+}
+
+#[test]
+fn two_pairs_in_quarantine_count_as_seats_and_are_given_back_when_they_are_needed() {
+    let root = temp_dir();
+    let lab = LabServer::start(root.path(), Script::healthy()).unwrap();
+    for file in ["wedged-1", "wedged-2"] {
+        lab.add_fault(wedge(file));
+    }
+    let service = Settings::new()
+        .quick()
+        .key("heartbeat.interval", "200ms")
+        .key("routes.main.uploaders", "8")
+        .route_to("main", &lab.url("in"), lab.password())
+        .start();
+    for file in ["wedged-1", "wedged-2"] {
+        service.put("main", file, &content(1, SIZE));
+    }
+    service.wait_metrics("two pairs are held", |m| {
+        m.get("ftpulse_quarantine_pairs", &[]) == Some(2.0)
+    });
+    lab.add_fault(Fault::new(Kind::Seats { max: 3 }).always());
+    let began = clock::mono();
+    let files = count_of("FTPULSE_FILES", 150);
+    for number in 0..files {
+        service.put("main", &name(number), &bytes(number));
+    }
+    for number in 0..files {
+        service.wait_delivered(&name(number));
+    }
+    service.wait_spool_empty("main", PATIENCE);
+    let took = clock::mono() - began;
+    for number in 0..files {
+        let there = fs::read(root.path().join("in").join(name(number))).unwrap();
+        assert!(there == bytes(number), "{number}");
+    }
+    let refused = refused(&service);
+    let given_back = releases(&service.metrics(), "seats");
+    println!(
+        "{files} files in {took:.1?}, {refused} sessions refused, {given_back} pairs given back"
+    );
+    assert!(refused >= 1 && given_back >= 1.0, "{refused}, {given_back}");
+    assert!(refused <= bound(8, 2, took), "{refused} in {took:.1?}");
+}
+
+#[test]
+fn two_routes_share_the_only_seat_of_their_destination() {
+    let server = Server::pyftpdlib(Opts::default().per_ip(1));
+    let service = Settings::new()
+        .quick()
+        .route("a", &server, "a")
+        .route("b", &server, "b")
+        .start();
+    for number in 0..20 {
+        service.put("a", &name(number), b"of a");
+        service.put("b", &name(number), b"of b");
+    }
+    for route in ["a", "b"] {
+        service.wait_spool_empty(route, PATIENCE);
+        assert_eq!(
+            fs::read_dir(server.root.join(route)).unwrap().count(),
+            20,
+            "{route}"
+        );
+    }
+    println!("{} sessions refused", refused(&service));
+    assert!(service.logged("upload failed").is_empty(), "no file failed");
+    // Later again, when one of them sits on the seat with nothing to do.
+    service.put("a", "again", b"a");
+    service.wait_delivered("again");
+    service.put("b", "again-b", b"b");
+    service.wait_delivered("again-b");
+}
+
+#[test]
+fn a_route_whose_folder_is_refused_does_not_hold_up_another_to_the_same_server() {
+    let server = Server::pyftpdlib(Opts::default());
+    fs::write(server.root.join("taken"), b"a file, no folder").unwrap();
+    let service = Settings::new()
+        .quick()
+        .route("bad", &server, "taken")
+        .route("good", &server, "good")
+        .start();
+    service.put("bad", "never", b"never");
+    service.wait_log("the destination gives no session", |l| l["failures"] == 2);
+    for number in 0..10 {
+        service.put("good", &name(number), b"fine");
+        service.wait_delivered(&name(number));
+    }
+    let routes = service.json("/api/status")["routes"].clone();
+    assert!(routes[0]["destination_problem"].is_string(), "{routes:#}");
+    assert!(routes[1]["destination_problem"].is_null(), "{routes:#}");
+}
+
+/// The pauses after refused logins, as the log has them, in seconds.
+fn pauses(service: &Ftpulse) -> Vec<u64> {
+    let lines = logins_refused(service);
+    let pause = |line: &serde_json::Value| {
+        let next = line["next"].as_str().unwrap();
+        let (_, rest) = next.split_once("again in ").unwrap();
+        let (seconds, _) = rest.split_once("s,").unwrap();
+        seconds.parse().unwrap()
+    };
+    lines.iter().map(pause).collect()
+}
+
+#[test]
+fn a_wrong_password_is_tried_by_one_session_after_pauses_that_double_and_says_what_to_do() {
+    let root = temp_dir();
+    let lab = LabServer::start(root.path(), Fault::new(Kind::LoginRefused).first(3)).unwrap();
+    let service = Settings::new()
+        .quick() // retry.max = 1s: the first pause
+        .key("routes.main.uploaders", "8")
+        .route_to("main", &lab.url("in"), lab.password())
+        .start();
+    for number in 0..20 {
+        service.put("main", &name(number), b"waits");
+    }
+    let line = service.wait_log("the destination gives no session", |l| {
+        l["login"] == "refused" && l["failures"] == 2
+    });
+    assert!(
+        line["next"]
+            .as_str()
+            .unwrap()
+            .contains("routes.main.user and .password"),
+        "{line}"
+    );
+    let problem = service.json("/api/status")["routes"][0]["destination_problem"].clone();
+    let problem = problem.as_str().unwrap_or_default().to_owned();
+    println!("{problem}");
+    assert!(
+        problem.contains("the login is refused") && problem.contains("530"),
+        "{problem}"
+    );
+    assert_eq!(lab.counters().strikes, 2, "one session each");
+    for number in 0..20 {
+        service.wait_delivered(&name(number));
+    }
+    assert_eq!(lab.counters().strikes, 3);
+    assert_eq!(pauses(&service), [1, 2, 4]);
+    assert!(service.logged("upload failed").is_empty(), "no file failed");
+    let problem = service.json("/api/status")["routes"][0]["destination_problem"].clone();
+    assert!(problem.is_null(), "{problem}");
+}
+
+#[test]
+fn a_real_server_sees_one_wrong_login_and_then_long_nothing() {
+    let minutes = count_of("FTPULSE_LOGIN_MINUTES", 0);
+    let server = Server::vsftpd(Opts::default());
+    let service = Settings::new()
+        .key("routes.main.uploaders", "8")
+        .route_to("main", &server.url("in"), "not the password")
+        .start();
+    for number in 0..20 {
+        service.put("main", &name(number), b"waits");
+    }
+    service.wait_log("the destination gives no session", |l| {
+        l["login"] == "refused"
+    });
+    let end = clock::mono() + Duration::from_secs(minutes as u64 * 60);
+    wait_until(
+        "the time is over",
+        end.saturating_sub(clock::mono()) + PATIENCE,
+        || clock::mono() >= end,
+    );
+    let logins = logins_refused(&service).len();
+    println!(
+        "{logins} logins in {minutes} min, pauses {:?} s",
+        pauses(&service)
+    );
+    let expected = [0, 60, 180, 420, 900];
+    let due = expected.iter().filter(|at| **at <= minutes * 60).count();
+    assert!(logins <= due, "{logins}");
+    assert_eq!(pauses(&service)[..1], [60]);
+    assert_eq!(refused(&service), logins);
+    assert!(!service.log_text().contains("not the password"));
+}
