@@ -333,6 +333,7 @@ fn make(
         found: daemon.clone().recipient(),
         state: daemon.clone().recipient(),
         finished: daemon.clone().recipient(),
+        changed: daemon.clone().recipient(),
     };
     let mut collector = CollectorActor::new(&told, routes, log, Clock::system())
         .map_err(|e| format!("cannot watch the spools: {e}"))?;
@@ -348,6 +349,7 @@ fn make(
         want: collector.clone().recipient(),
         finish: collector.clone().recipient(),
         forget: collector.clone().recipient(),
+        change: collector.clone().recipient(),
     };
     context.run(DaemonActor::new(parts(peers)));
     Ok((daemon, quarantine, collector))

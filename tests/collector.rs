@@ -20,11 +20,11 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use ftpulse::actors::collector::{
-    CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, RouteSpool, Shutdown,
-    SpoolState, Want,
+    Change, Changed, CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, RouteSpool,
+    Shutdown, SpoolState, Step, Took, Want,
 };
 use ftpulse::clock;
-use ftpulse::config::{After, Route};
+use ftpulse::config::{After, Order, Route};
 use ftpulse::spool::finish::Finished;
 use ftpulse::spool::lock::FolderLock;
 use ftpulse::spool::{Candidate, Clock};
@@ -40,6 +40,7 @@ enum Told {
     Found(Found),
     State(SpoolState),
     Finished(FinishedSource),
+    Changed(Changed),
 }
 
 struct Probe(Sender<Told>);
@@ -61,6 +62,7 @@ macro_rules! told {
 told!(Found, Found);
 told!(SpoolState, State);
 told!(FinishedSource, Finished);
+told!(Changed, Changed);
 
 struct Rig {
     collector: Addr<CollectorActor>,
@@ -94,7 +96,8 @@ impl Rig {
                 let daemon = Daemon {
                     found: probe.clone().recipient(),
                     state: probe.clone().recipient(),
-                    finished: probe.recipient(),
+                    finished: probe.clone().recipient(),
+                    changed: probe.recipient(),
                 };
                 let clock = Clock::system();
                 let collector = CollectorActor::new(&daemon, vec![spool], &log, clock).unwrap();
@@ -193,6 +196,23 @@ impl Rig {
     fn nothing_found(&mut self) {
         let found = self.found_within(SILENCE);
         assert!(found.is_empty(), "{found:?}");
+    }
+
+    fn change(&self, step: Step) {
+        self.collector
+            .try_send(Change {
+                route: "main".into(),
+                step,
+            })
+            .unwrap();
+    }
+
+    fn changed(&mut self) -> Took {
+        let pick = |told| match told {
+            Told::Changed(changed) => Some(changed.took),
+            _ => None,
+        };
+        self.next(LONG, pick).expect("an answer to a step")
     }
 
     fn finished(&mut self) -> FinishedSource {
@@ -850,4 +870,77 @@ fn any_number_of_files_costs_bounded_memory() {
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn new_settings_hold_for_what_is_in_hand_and_for_what_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = route(dir.path());
+    settings.settle = Duration::ZERO;
+    settings.order = Order::Name;
+    for (n, name) in ["a.csv", "b.bak", "c.csv", "d.bak", "e.csv"]
+        .iter()
+        .enumerate()
+    {
+        old(&settings.spool.join(name), "x");
+        age(&settings.spool.join(name), 100 + n as u64);
+    }
+    let mut rig = Rig::new(settings.clone());
+    rig.want(3);
+    let offered = rig.found(3);
+    let names: Vec<&str> = offered.iter().map(|file| &*file.path).collect();
+    assert_eq!(names, ["a.csv", "b.bak", "c.csv"]);
+
+    settings.exclude = vec!["*.bak".into()];
+    settings.order = Order::Oldest;
+    rig.change(Step::Renew(Arc::new(settings)));
+    assert_eq!(rig.changed(), Took::Renew);
+    // No credit is left of before; the first one is in work and so not given back.
+    rig.change(Step::GiveBack(offered[1..].to_vec()));
+    rig.nothing_found();
+    rig.want(10);
+    assert_eq!(rig.paths(2), ["e.csv", "c.csv"]);
+    rig.finish(&offered[0], 7);
+    assert_eq!(rig.finished().outcome, Ok(Finished::Deleted));
+    rig.nothing_found();
+}
+
+#[test]
+fn another_time_to_settle_holds_for_what_is_settling() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = route(dir.path());
+    let mut rig = Rig::new(slow(settings.clone()));
+    let spool = rig.route.spool.clone();
+    rig.want(10);
+    fs::write(spool.join("a"), "x").unwrap();
+    rig.state("the file", |state| state.files == 1);
+    rig.change(Step::Renew(Arc::new(settings)));
+    assert_eq!(rig.changed(), Took::Renew);
+    rig.want(10);
+    assert_eq!(rig.paths(1), ["a"]);
+}
+
+#[test]
+fn a_route_that_is_shut_lets_its_spool_go_and_can_be_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = route(dir.path());
+    let mut rig = Rig::new(settings.clone());
+    let spool = rig.route.spool.clone();
+    rig.state("the first scan", |state| state.files == 0);
+    assert!(FolderLock::acquire(&spool, "spool").is_err());
+    rig.change(Step::Shut);
+    assert_eq!(rig.changed(), Took::Shut);
+    drop(FolderLock::acquire(&spool, "spool").expect("a free spool"));
+    rename_in(&spool, "a", "x");
+    rig.nothing_found();
+
+    rig.change(Step::Open(Box::new(RouteSpool {
+        route: Arc::new(settings),
+        lock: None,
+        kept: Vec::new(),
+    })));
+    assert_eq!(rig.changed(), Took::Open(Ok(())));
+    rig.want(10);
+    assert_eq!(rig.paths(1), ["a"]);
+    assert!(FolderLock::acquire(&spool, "spool").is_err());
 }

@@ -12,7 +12,8 @@ use slog::{Logger, error, info, warn};
 
 use crate::clock::{self, Mono};
 use crate::failpoint;
-use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store};
+use crate::spool::Stamp;
+use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store, Unfinished};
 
 /// How often deliveries that are older than the history are dropped.
 const EXPIRY: Duration = Duration::from_secs(3600);
@@ -30,6 +31,28 @@ pub struct Journaled {
     pub tokens: Vec<u64>,
     /// Why they do not stand, if so.
     pub error: Option<String>,
+}
+
+/// What the journal knows of a route, from its life before: asked when a route is begun.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Recall {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Who wants to know.
+    pub told: Recipient<Recalled>,
+}
+
+/// The answer. Not told where there is no room for it, or the journal cannot be read: asked again.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Recalled {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Files that were not finished.
+    pub unfinished: Vec<Unfinished>,
+    /// Delivered files that stay in its spool.
+    pub kept: Vec<(Arc<str>, Stamp)>,
 }
 
 /// What the writer is made of.
@@ -170,6 +193,34 @@ impl Handler<Flush> for JournalActor {
             }
         }
         self.expire();
+    }
+}
+
+impl Handler<Recall> for JournalActor {
+    type Result = ();
+
+    fn handle(&mut self, Recall { route, told }: Recall, ctx: &mut Self::Context) {
+        // What was written before the question belongs to the answer.
+        self.handle(Flush, ctx);
+        let read = self.store().and_then(|store| {
+            let unfinished = store.unfinished().map_err(|e| e.to_string())?;
+            let kept = store.kept().map_err(|e| e.to_string())?;
+            Ok((unfinished, kept))
+        });
+        match read {
+            Ok((unfinished, kept)) => {
+                let unfinished = unfinished.into_iter().filter(|u| u.of.route == route);
+                let kept = kept.into_iter().filter(|(of, _)| of.route == route);
+                // The daemon asks again for what it is not told.
+                let _ = told.try_send(Recalled {
+                    unfinished: unfinished.collect(),
+                    kept: kept.map(|(of, stamp)| (of.path, stamp)).collect(),
+                    route,
+                });
+            }
+            Err(error) => warn!(self.parts.log, "the journal cannot be read"; "error" => error,
+                "route" => &*route, "next" => "tried again; the route begins after that"),
+        }
     }
 }
 

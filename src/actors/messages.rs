@@ -70,7 +70,7 @@ pub struct EndTask {
     pub next: u64,
 }
 
-/// The service ends: the worker says goodbye and leaves.
+/// No more work comes: the worker says goodbye and leaves.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct Retire;

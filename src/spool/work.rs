@@ -6,6 +6,7 @@
 
 mod ends;
 mod offers;
+mod renew;
 mod scans;
 
 use std::collections::VecDeque;
@@ -60,6 +61,10 @@ pub enum Command {
         /// Comes back with the outcome.
         token: u64,
     },
+    /// The route has new settings, and the same spool.
+    Renew(Arc<Route>),
+    /// These are not in work: they are offered again if they are still to be sent.
+    GiveBack(Vec<Candidate>),
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
         /// Path below the spool.
@@ -97,6 +102,8 @@ pub enum Report {
     },
     /// The spool's state, when it changed.
     State(State),
+    /// New settings hold for what is offered from here on.
+    Renewed,
 }
 
 /// See the module.
@@ -231,6 +238,8 @@ impl Work {
         match command {
             Command::Want(n) => self.credit = self.credit.saturating_add(n).min(CREDIT_MAX),
             Command::Finish { path, sent, token } => self.finish(path, sent, token),
+            Command::Renew(route) => self.renew(route),
+            Command::GiveBack(files) => self.give_back(files),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;

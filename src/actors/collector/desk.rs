@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use slog::{Logger, error};
 
-use super::{Daemon, FinishedSource, Found, Lane, RouteSpool, SpoolState, TRY_AGAIN};
+use super::{
+    Changed, Daemon, FinishedSource, Found, Lane, RouteSpool, SpoolState, TRY_AGAIN, Took,
+};
 use crate::spool::Clock;
 use crate::spool::watch::{FsEvent, Inlet};
 use crate::spool::work::{Command, Report, State, Work};
@@ -170,6 +172,14 @@ impl Desk {
             Report::Found(files) => {
                 let sent = self.daemon.found.try_send(Found { route, files });
                 sent.map_err(|error| Report::Found(error.into_inner().files))
+            }
+            Report::Renewed => {
+                let told = Changed {
+                    route,
+                    took: Took::Renew,
+                };
+                let sent = self.daemon.changed.try_send(told);
+                sent.map_err(|_| Report::Renewed)
             }
             Report::State(state) => {
                 let State {

@@ -4,9 +4,10 @@
 
 use std::collections::HashSet;
 
-use slog::{error, warn};
+use slog::{error, info, warn};
 
 use super::DaemonActor;
+use super::reload::Life;
 use super::slots::RunningKind;
 use crate::actors::messages::Seats as AskForSeat;
 use crate::clock::Mono;
@@ -26,11 +27,19 @@ pub struct Destination {
     pub seats: Seats,
     /// The last reason for which no session came to be.
     pub no_session: String,
+    /// The era of the newest settings: what an older try came to says nothing of them.
+    pub since: u64,
     /// Incidents whose pairs the quarantine holds: the server may count them as sessions.
     pub ghosts: HashSet<u64>,
 }
 
 impl Destination {
+    /// A route to it has other settings, perhaps the right password: it is tried at once.
+    pub fn forgive(&mut self) {
+        self.seats.forgive();
+        self.since = self.seats.era();
+    }
+
     /// What a person should know of it, if it gives no session.
     pub fn problem(&self, now: Mono) -> Option<String> {
         let failures = self.seats.failures();
@@ -40,7 +49,7 @@ impl Destination {
             0 => None,
             _ if self.seats.wrong_login() => Some(format!(
                 "the login is refused ({failures} tries): {why}; correct user and password of \
-                 the route and restart; next try in {again:.0} s"
+                 the route and reload; next try in {again:.0} s"
             )),
             _ => Some(format!(
                 "no session after {failures} tries: {why}; next try in {again:.1} s"
@@ -50,23 +59,27 @@ impl Destination {
 }
 
 impl DaemonActor {
-    /// The destinations of all routes, and which route has which.
+    /// The destinations of all routes, and which route has which; again after each change.
     pub(super) fn make_destinations(&mut self) {
         for route in 0..self.routes.len() {
             let key = self.routes[route].config.server.key();
             let known = self.destinations.iter().position(|d| d.key == key);
-            self.routes[route].destination = known.unwrap_or_else(|| {
-                let same = |r: &&super::RouteState| r.config.server.key() == key;
-                let slots = self.routes.iter().filter(same);
-                let slots: u32 = slots.map(|r| r.config.uploaders).sum();
+            let same =
+                |r: &&super::RouteState| r.life != Life::Gone && r.config.server.key() == key;
+            let slots = self.routes.iter().filter(same);
+            let slots = slots.map(|r| r.config.uploaders).sum::<u32>() as usize;
+            let at = known.unwrap_or_else(|| {
                 self.destinations.push(Destination {
-                    seats: Seats::new(slots as usize),
+                    seats: Seats::new(slots),
+                    since: 0,
                     key: key.clone(),
                     no_session: String::new(),
                     ghosts: HashSet::new(),
                 });
                 self.destinations.len() - 1
             });
+            self.destinations[at].seats.set_slots(slots);
+            self.routes[route].destination = at;
         }
     }
 
@@ -135,7 +148,10 @@ impl DaemonActor {
             let state = &self.routes[route];
             let mut slots = self.slots.iter().filter(|s| s.route == route);
             let none = slots.all(|s| s.job.is_none() && !s.has_session());
-            none && !state.suspended && now >= state.paused && state.backlog.due(now) > 0
+            none && state.gives()
+                && !state.suspended
+                && now >= state.paused
+                && state.backlog.due(now) > 0
         })
     }
 
@@ -148,7 +164,7 @@ impl DaemonActor {
         found.is_some_and(|index| self.part(index))
     }
 
-    fn part(&mut self, index: usize) -> bool {
+    pub(super) fn part(&mut self, index: usize) -> bool {
         self.hand_over(index, Work::Part, RunningKind::Part)
     }
 
@@ -170,6 +186,12 @@ impl DaemonActor {
         let (backoff, usage) = (self.backoff(), self.usage(at));
         let opens = self.slots[index].opens.take();
         let destination = &mut self.destinations[at];
+        if opens.is_some_and(|era| era < destination.since) {
+            info!(self.log, "a session of old settings did not come to be";
+                "route" => &self.routes[route].config.name, "destination" => &destination.key,
+                "error" => escape(&failure.error).into_owned(), "next" => "the new ones are tried");
+            return;
+        }
         let no_session = NoSession {
             login_refused: failure.code == Some(530),
             era: opens.unwrap_or(destination.seats.era()),
@@ -188,7 +210,7 @@ impl DaemonActor {
                 format!("again in {pause:.1?}; files wait and lose nothing")
             }
             Verdict::Login { pause } => format!(
-                "correct routes.{name}.user and .password and restart; else again in {pause:.0?}, \
+                "correct routes.{name}.user and .password and reload; else again in {pause:.0?}, \
                  by one session, so that the account is not locked; files wait and lose nothing"
             ),
         };

@@ -50,7 +50,7 @@ impl DaemonActor {
             .iter()
             .any(|s| s.route == route && s.job.is_some());
         // A folder that cannot be entered is tried by one slot at a time.
-        if state.suspended || now < state.paused || (state.failures > 0 && busy) {
+        if !state.gives() || state.suspended || now < state.paused || (state.failures > 0 && busy) {
             return;
         }
         if !self.may_begin(index, now) {
@@ -133,6 +133,7 @@ impl DaemonActor {
         let job = Job {
             id: self.job,
             epoch: slot.epoch,
+            terms: Arc::clone(&self.routes[slot.route].terms),
             work,
         };
         let given = slot.addr.try_send(Give(job)).is_ok();

@@ -6,6 +6,7 @@
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
 //! - `destination`: what routes to one server share, its seats;
+//! - `reload`: new settings while it runs;
 //! - `tell`: what it says of itself.
 
 mod beats;
@@ -13,6 +14,7 @@ mod destination;
 mod dispatch;
 mod leaving;
 mod record;
+mod reload;
 mod reports;
 mod room;
 mod route;
@@ -32,11 +34,13 @@ use tokio::sync::watch;
 use self::destination::Destination;
 use self::leaving::Leaving;
 use self::record::Record;
+use self::reload::Reloads;
+pub use self::reload::{Applied, Reload};
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
 use self::verdict::Recorded;
-use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use super::collector::{Change, Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
@@ -73,6 +77,8 @@ pub struct Peers {
     pub finish: Recipient<Finish>,
     /// The collector: a file that the daemon has dropped.
     pub forget: Recipient<Forget>,
+    /// The collector: routes that come, change and go.
+    pub change: Recipient<Change>,
 }
 
 /// A message to the collector or the quarantine that waits for room. Bounded by the files in
@@ -107,6 +113,7 @@ pub struct DaemonActor {
     targets: HashMap<(String, String), usize>,
     vouchers: Vouchers,
     record: Record,
+    reloads: Reloads,
     /// What an earlier life left behind, until the first start.
     unfinished: Vec<Unfinished>,
     look_ups: LookUps,
@@ -157,7 +164,8 @@ impl DaemonActor {
         };
         debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
             "next" => "they answer for silent workers");
-        let state = |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route());
+        let state =
+            |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route(), &parts.config);
         let routes: Vec<_> = parts.config.routes.values().map(state).collect();
         let mut daemon = Self {
             routes,
@@ -178,6 +186,7 @@ impl DaemonActor {
             targets: HashMap::new(),
             vouchers,
             record: Record::new(parts.journal),
+            reloads: Reloads::default(),
             unfinished: parts.unfinished,
             look_ups,
             draining: None,
@@ -288,8 +297,8 @@ impl Actor for DaemonActor {
         let this = ctx.address();
         let unfinished = std::mem::take(&mut self.unfinished);
         self.remember(unfinished);
-        self.make_slots(&this);
         for index in 0..self.routes.len() {
+            self.fit_slots(index, &this);
             self.want(index);
         }
     }
@@ -313,6 +322,7 @@ impl Handler<Tick> for DaemonActor {
         self.see_them_leave(now);
         self.see_the_others();
         self.retry_journal(now);
+        self.move_on(now, &this);
         self.dispatch(now);
         self.drain(now);
     }

@@ -51,6 +51,11 @@ impl Record {
         }
     }
 
+    /// Whether sources of this route wait for it.
+    pub fn awaits(&self, route: usize) -> bool {
+        self.awaited.values().any(|awaited| awaited.route == route)
+    }
+
     /// Whether sources wait for it.
     pub fn busy(&self) -> bool {
         !self.awaited.is_empty()

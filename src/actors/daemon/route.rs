@@ -7,13 +7,15 @@ use std::sync::Arc;
 use slog::{Logger, error, info};
 
 use super::destination::Destination;
+use super::reload::{self, Life};
 use crate::clock::Mono;
-use crate::config::Route;
+use crate::config::{Config, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
+use crate::worker::Terms;
 
 /// Old temp names taken away in one job.
 const SWEEP_BATCH: usize = 20;
@@ -55,6 +57,18 @@ struct OldTemp {
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
+    /// What the configuration says of it now; none: that it is to go.
+    pub desired: Option<Arc<Route>>,
+    pub life: Life,
+    /// Answers of its spool's thread to new settings that are still to come: until then nothing
+    /// is begun.
+    pub renewing: u32,
+    /// Its slots may not be those that it is to have.
+    pub refit: bool,
+    /// Its files go to another place than in its life before.
+    pub elsewhere: bool,
+    /// The settings of its jobs.
+    pub terms: Arc<Terms>,
     /// Its destination's place among the daemon's.
     pub destination: usize,
     pub look_ups: LookUps,
@@ -80,8 +94,14 @@ pub struct RouteState {
 }
 
 impl RouteState {
-    pub fn new(config: Arc<Route>, look_ups: LookUps) -> Self {
+    pub fn new(config: Arc<Route>, look_ups: LookUps, of: &Config) -> Self {
         Self {
+            desired: Some(Arc::clone(&config)),
+            life: Life::Live,
+            renewing: 0,
+            refit: false,
+            elsewhere: false,
+            terms: reload::terms(of, &config),
             config,
             destination: 0,
             look_ups,
@@ -98,6 +118,15 @@ impl RouteState {
             delivered: 0,
             problem: None,
         }
+    }
+
+    /// The same route before it begins (again), as the configuration says.
+    pub fn anew(&self, of: &Config) -> Self {
+        let mut fresh = Self::new(Arc::clone(&self.config), self.look_ups.clone(), of);
+        fresh.life = Life::Gone;
+        fresh.desired.clone_from(&self.desired);
+        (fresh.delivered, fresh.suspended) = (self.delivered, self.suspended);
+        fresh
     }
 
     /// What a person should know of this route now.
@@ -117,14 +146,31 @@ impl RouteState {
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
             delivered: self.delivered,
-            suspended: self
-                .suspended
-                .then(|| "two of its workers cannot end".into()),
+            suspended: self.idles().map(str::to_owned),
             spool_problem: self.problem.clone(),
             destination_problem: destination.problem(now).or(no_session),
             last_failure: failed
                 .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),
+        }
+    }
+
+    /// Whether something of it may be begun.
+    pub fn gives(&self) -> bool {
+        self.life == Life::Live && self.renewing == 0
+    }
+
+    /// Why nothing of it is begun, for people.
+    fn idles(&self) -> Option<&'static str> {
+        match (self.life, &self.desired) {
+            (Life::Ending | Life::Shutting { .. }, None) => {
+                Some("it was removed from the configuration: what runs of it is finished")
+            }
+            (Life::Ending | Life::Shutting { .. }, Some(_)) => {
+                Some("its settings were changed: it begins anew when what runs is finished")
+            }
+            (Life::Waits, _) => Some("another route has not let its spool go yet"),
+            _ => self.suspended.then_some("two of its workers cannot end"),
         }
     }
 

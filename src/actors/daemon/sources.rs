@@ -2,6 +2,7 @@
 
 use slog::{info, warn};
 
+use super::reload::Life;
 use super::route::{FileFacts, RouteState};
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
@@ -20,7 +21,9 @@ const KNOWN: usize = 20_000;
 
 impl DaemonActor {
     pub(super) fn route_index(&self, name: &str) -> Option<usize> {
-        self.routes.iter().position(|r| r.config.name == name)
+        self.routes
+            .iter()
+            .position(|r| r.life != Life::Gone && r.config.name == name)
     }
 
     /// Asks for more files once half of those ahead are used up.
@@ -29,7 +32,7 @@ impl DaemonActor {
         let room = KNOWN.saturating_sub(route.backlog.len() + route.wanted);
         let ahead = AHEAD.saturating_sub(route.backlog.ready() + route.wanted);
         let n = ahead.min(room);
-        if n < AHEAD / 2 || self.draining.is_some() {
+        if n < AHEAD / 2 || self.draining.is_some() || !route.gives() {
             return;
         }
         let name = route.config.name.as_str().into();
