@@ -80,6 +80,7 @@ const ROWS: &[Row] = &[
     row("delivery-stands"),
     row("source-hidden"),
     row("source-compared"),
+    row("marker-removed"),
     row("source-removed"),
     row("source-finished"),
     row("commit-due"),

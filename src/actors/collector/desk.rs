@@ -185,6 +185,7 @@ impl Desk {
                 let State {
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
                 } = state;
@@ -192,6 +193,7 @@ impl Desk {
                     route,
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
                 };
@@ -199,6 +201,7 @@ impl Desk {
                     let SpoolState {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
                         ..
@@ -206,6 +209,7 @@ impl Desk {
                     Report::State(State {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
                     })

@@ -49,6 +49,9 @@ impl DaemonActor {
             .slots
             .iter()
             .any(|s| s.route == route && s.job.is_some());
+        if state.no_resend.is_some() {
+            return;
+        }
         // A folder that cannot be entered is tried by one slot at a time.
         if !state.gives() || state.suspended || now < state.paused || (state.failures > 0 && busy) {
             return;

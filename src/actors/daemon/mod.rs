@@ -117,6 +117,8 @@ pub struct DaemonActor {
     /// What an earlier life left behind, until the first start.
     unfinished: Vec<Unfinished>,
     look_ups: LookUps,
+    /// Why routes that keep their files must not send, also those that come later.
+    no_resend: Option<String>,
     draining: Option<Mono>,
     retired: bool,
     escalating: bool,
@@ -151,6 +153,8 @@ pub struct Parts {
     pub journal: Journal,
     /// What it knows from an earlier life.
     pub unfinished: Vec<Unfinished>,
+    /// Why routes that keep their files must not send.
+    pub no_resend: Option<String>,
 }
 
 impl DaemonActor {
@@ -164,8 +168,12 @@ impl DaemonActor {
         };
         debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
             "next" => "they answer for silent workers");
-        let state =
-            |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route(), &parts.config);
+        let state = |r: &Arc<_>| {
+            let of = look_ups.of_another_route();
+            let mut state = RouteState::new(Arc::clone(r), of, &parts.config);
+            state.keep_from_sending(parts.no_resend.as_ref());
+            state
+        };
         let routes: Vec<_> = parts.config.routes.values().map(state).collect();
         let mut daemon = Self {
             routes,
@@ -189,6 +197,7 @@ impl DaemonActor {
             reloads: Reloads::default(),
             unfinished: parts.unfinished,
             look_ups,
+            no_resend: parts.no_resend,
             draining: None,
             retired: false,
             escalating: false,
@@ -297,6 +306,7 @@ impl Actor for DaemonActor {
         let this = ctx.address();
         let unfinished = std::mem::take(&mut self.unfinished);
         self.remember(unfinished);
+        self.tell_problems();
         for index in 0..self.routes.len() {
             self.fit_slots(index, &this);
             self.want(index);

@@ -287,6 +287,7 @@ impl DaemonActor {
         let state = &mut self.routes[index];
         state.elsewhere |= change::goes_elsewhere(&state.config, &desired);
         (state.terms, state.config) = (terms, desired);
+        state.keep_from_sending(self.no_resend.as_ref());
         state.life = Life::Recalls { again: Mono::ZERO };
         self.metrics.add_route(&self.routes[index].config.name);
         self.make_destinations();

@@ -9,7 +9,7 @@ use slog::{Logger, error, info};
 use super::destination::Destination;
 use super::reload::{self, Life};
 use crate::clock::Mono;
-use crate::config::{Config, Route};
+use crate::config::{After, Config, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
@@ -85,12 +85,16 @@ pub struct RouteState {
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
+    /// Why nothing of it may be sent before a person wants it.
+    pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
     /// Files that failed in an earlier life and have not come again: how often, and until when
     /// they wait. Bounded by what one life can know.
     pub failed_before: HashMap<Arc<str>, (u32, Mono)>,
     pub delivered: u64,
     pub problem: Option<String>,
+    /// Files in the spool that are not settled yet.
+    pub settling: u64,
 }
 
 impl RouteState {
@@ -113,10 +117,12 @@ impl RouteState {
             no_session: String::new(),
             last_failure: None,
             suspended: false,
+            no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),
             delivered: 0,
             problem: None,
+            settling: 0,
         }
     }
 
@@ -126,6 +132,7 @@ impl RouteState {
         fresh.life = Life::Gone;
         fresh.desired.clone_from(&self.desired);
         (fresh.delivered, fresh.suspended) = (self.delivered, self.suspended);
+        fresh.no_resend.clone_from(&self.no_resend);
         fresh
     }
 
@@ -145,8 +152,12 @@ impl RouteState {
             destination: destination.key.clone(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
+            settling: self.settling,
             delivered: self.delivered,
-            suspended: self.idles().map(str::to_owned),
+            suspended: self
+                .idles()
+                .map(str::to_owned)
+                .or_else(|| self.no_resend.clone()),
             spool_problem: self.problem.clone(),
             destination_problem: destination.problem(now).or(no_session),
             last_failure: failed
@@ -171,6 +182,14 @@ impl RouteState {
             }
             (Life::Waits, _) => Some("another route has not let its spool go yet"),
             _ => self.suspended.then_some("two of its workers cannot end"),
+        }
+    }
+
+    /// A route that keeps its files must not send them all again. What holds a route back is not
+    /// taken away by other settings: only a start with --accept-resend does that.
+    pub fn keep_from_sending(&mut self, why: Option<&String>) {
+        if matches!(self.config.after, After::Keep) && self.no_resend.is_none() {
+            self.no_resend = why.cloned();
         }
     }
 

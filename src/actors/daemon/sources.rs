@@ -77,6 +77,7 @@ impl DaemonActor {
         self.metrics.spool_files(name).set(state.files as i64);
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
+        self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();
     }
@@ -86,11 +87,13 @@ impl DaemonActor {
         let named = |r: &RouteState| {
             r.problem
                 .as_ref()
+                .or(r.no_resend.as_ref())
                 .map(|p| format!("route {}: {p}", r.config.name))
         };
         let journal = self.record.problem.as_ref();
         let journal = journal.map(|why| format!("the journal cannot be written: {why}"));
-        let routes = self.routes.iter().filter_map(named);
+        let there = |r: &&RouteState| r.life != Life::Gone;
+        let routes = self.routes.iter().filter(there).filter_map(named);
         let problems = journal.into_iter().chain(routes).collect();
         // Nobody may be listening any more.
         self.problems.send_replace(problems);
