@@ -239,6 +239,7 @@ impl Service {
         View {
             daemon: self.daemon.clone(),
             quarantine: self.quarantine.clone(),
+            collector: self.collector.clone(),
             turned: Arc::clone(&self.turned),
             problems: self.problems.clone(),
         }
@@ -336,6 +337,7 @@ fn make(
         state: daemon.clone().recipient(),
         finished: daemon.clone().recipient(),
         changed: daemon.clone().recipient(),
+        revived: daemon.clone().recipient(),
     };
     let mut collector = CollectorActor::new(&told, routes, log, Clock::system())
         .map_err(|e| format!("cannot watch the spools: {e}"))?;

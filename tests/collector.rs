@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use ftpulse::actors::collector::{
-    Change, Changed, CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, RouteSpool,
-    Shutdown, SpoolState, Step, Took, Want,
+    Change, Changed, CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, Revived,
+    RouteSpool, Shutdown, SpoolState, Step, Took, Want,
 };
 use ftpulse::clock;
 use ftpulse::config::{After, Order, Route};
@@ -64,6 +64,11 @@ told!(SpoolState, State);
 told!(FinishedSource, Finished);
 told!(Changed, Changed);
 
+impl Handler<Revived> for Probe {
+    type Result = ();
+    fn handle(&mut self, _: Revived, _: &mut Self::Context) {}
+}
+
 struct Rig {
     collector: Addr<CollectorActor>,
     system: System,
@@ -97,7 +102,8 @@ impl Rig {
                     found: probe.clone().recipient(),
                     state: probe.clone().recipient(),
                     finished: probe.clone().recipient(),
-                    changed: probe.recipient(),
+                    changed: probe.clone().recipient(),
+                    revived: probe.recipient(),
                 };
                 let clock = Clock::system();
                 let collector = CollectorActor::new(&daemon, vec![spool], &log, clock).unwrap();
@@ -134,6 +140,7 @@ impl Rig {
                 route: "main".into(),
                 path,
                 sent,
+                story: None,
                 token,
             })
             .unwrap();
@@ -769,6 +776,7 @@ fn a_spool_larger_than_a_batch_is_worked_off_to_the_last_file() {
                 route: "main".into(),
                 path,
                 sent,
+                story: None,
                 token,
             };
             while rig.collector.try_send(finish.clone()).is_err() {
@@ -815,6 +823,7 @@ fn idle_with_10_000_kept_files_costs_next_to_nothing() {
             route: "main".into(),
             path,
             sent,
+            story: None,
             token: token as u64,
         };
         while rig.collector.try_send(finish.clone()).is_err() {

@@ -128,6 +128,147 @@ fn two_pairs_in_quarantine_count_as_seats_and_are_given_back_when_they_are_neede
     assert!(refused <= bound(8, 2, took), "{refused} in {took:.1?}");
 }
 
+/// What a stretch of time was like for the server and for whoever waits for the files.
+fn tell(what: &str, files: usize, took: Duration, (opened, refused): (usize, usize)) {
+    let (seconds, asked) = (took.as_secs_f64(), opened + refused);
+    println!(
+        "{what}: {files} files in {took:.1?}, {:.1} files/s; {asked} connections ({refused} \
+         refused), {:.1} a minute",
+        files as f64 / seconds,
+        asked as f64 * 60.0 / seconds,
+    );
+}
+
+#[test]
+fn a_real_server_with_three_seats_of_which_two_are_stopped_gets_no_storm() {
+    let rate = ["anon_max_rate=4000000", "local_max_rate=4000000"];
+    let opts = Opts::default().per_ip(3).line(rate[0]).line(rate[1]);
+    let server = Server::vsftpd(opts);
+    let service = Settings::new()
+        .quick()
+        .key("heartbeat.interval", "200ms")
+        .key("routes.main.uploaders", "8")
+        .route("main", &server, "in")
+        .start();
+    // Larger than all buffers, and slow: the server is stopped in the middle of both.
+    for file in ["wedged-1", "wedged-2"] {
+        service.put("main", file, &content(1, 16 << 20));
+    }
+    wait_until("both are on their way", PATIENCE, || {
+        let status = service.json("/api/status");
+        let slots = status["routes"][0]["slots"].as_array().unwrap().clone();
+        let moving = |s: &&serde_json::Value| s["bytes_sent"].as_u64() > Some(0);
+        slots.iter().filter(moving).count() == 2
+    });
+    server.freeze_sessions();
+    service.wait_metrics("two pairs are put away", |m| {
+        m.sum("ftpulse_uploader_resets_total", &[]) >= 2.0
+    });
+    let asked = || {
+        let opened = service.logged("session opened").len();
+        (opened, refused(&service))
+    };
+    let since = |before: (usize, usize)| {
+        let now = asked();
+        (now.0 - before.0, now.1 - before.1)
+    };
+    let delivered = || service.logged("file delivered").len();
+    let files = count_of("FTPULSE_FILES", 100);
+    // The stopped sessions hold two seats, whatever we do: all goes through the third.
+    let (before, began) = (asked(), clock::mono());
+    for number in 0..files {
+        service.put("main", &name(number), &bytes(number));
+    }
+    let patience = PATIENCE + Duration::from_millis(300) * files as u32;
+    wait_until("all are delivered by one", patience, || {
+        delivered() >= files + 2
+    });
+    let took = clock::mono() - began;
+    let (opened, refused) = since(before);
+    tell(
+        "two of three seats stopped",
+        files + 2,
+        took,
+        (opened, refused),
+    );
+    let limit = bound(8, 2, took);
+    assert!(refused >= 1 && refused <= limit, "{refused}, {limit}");
+    let given_back = releases(&service.metrics(), "seats");
+    println!("{given_back} pairs given back");
+    assert!(
+        given_back >= 1.0,
+        "a refused session asks for the seats of the pairs"
+    );
+    // The server goes on: its sessions find that they were given up, and end.
+    server.thaw();
+    let (before, began) = (asked(), clock::mono());
+    for number in files..3 * files {
+        service.put("main", &name(number), &bytes(number));
+    }
+    wait_until("all are delivered", patience, || {
+        delivered() == 3 * files + 2
+    });
+    let took = clock::mono() - began;
+    let (opened, refused) = since(before);
+    tell("after the thaw", 2 * files, took, (opened, refused));
+    assert!(refused <= bound(0, 0, took), "{refused} in {took:.1?}");
+    service.wait_spool_empty("main", PATIENCE);
+    for number in 0..3 * files {
+        let there = fs::read(server.root.join("in").join(name(number))).unwrap();
+        assert!(there == bytes(number), "{number}");
+    }
+    for file in ["wedged-1", "wedged-2"] {
+        let there = fs::read(server.root.join("in").join(file)).unwrap();
+        assert!(there == content(1, 16 << 20), "{file}");
+    }
+}
+
+#[test]
+fn a_wrong_password_of_one_route_does_not_hold_up_another_of_the_same_user() {
+    let server = Server::pyftpdlib(Opts::default());
+    let service = Settings::new()
+        .quick()
+        .route_to("bad", &server.url("bad"), "not the password")
+        .route("good", &server, "good")
+        .start();
+    service.put("bad", "waits", b"waits");
+    service.wait_log("the destination gives no session", |l| {
+        l["login"] == "refused"
+    });
+    for number in 0..10 {
+        service.put("good", &name(number), b"fine");
+        service.wait_delivered(&name(number));
+    }
+    let routes = service.json("/api/status")["routes"].clone();
+    let problem = routes[0]["destination_problem"].as_str().unwrap();
+    assert!(problem.contains("the login is refused"), "{problem}");
+    assert!(routes[1]["destination_problem"].is_null(), "{routes:#}");
+    let tries = logins_refused(&service);
+    assert!(tries.iter().all(|l| l["route"] == "bad"), "{tries:?}");
+}
+
+#[test]
+fn a_password_that_is_mended_is_tried_at_once_after_a_restart() {
+    let server = Server::pyftpdlib(Opts::default());
+    // The pause is the default's: a minute at first.
+    let service = Settings::new()
+        .route_to("main", &server.url("in"), "not the password")
+        .start();
+    service.put("main", "waits", b"waits");
+    service.wait_log("the destination gives no session", |l| {
+        l["login"] == "refused"
+    });
+    assert_eq!(pauses(&service), [60]);
+    let variable = support::service::variable("routes.main.password");
+    let service = service.restart_with(&variable, Some(&server.password));
+    service.wait_delivered("waits");
+    assert!(
+        service
+            .logged("the destination gives no session")
+            .is_empty()
+    );
+}
+
 #[test]
 fn two_routes_share_the_only_seat_of_their_destination() {
     let server = Server::pyftpdlib(Opts::default().per_ip(1));

@@ -11,7 +11,7 @@ use std::time::Duration;
 use slog::{Logger, error};
 
 use super::{
-    Changed, Daemon, FinishedSource, Found, Lane, RouteSpool, SpoolState, TRY_AGAIN, Took,
+    Changed, Daemon, FinishedSource, Found, Lane, Revived, RouteSpool, SpoolState, TRY_AGAIN, Took,
 };
 use crate::spool::Clock;
 use crate::spool::watch::{FsEvent, Inlet};
@@ -181,6 +181,10 @@ impl Desk {
                 let sent = self.daemon.changed.try_send(told);
                 sent.map_err(|_| Report::Renewed)
             }
+            Report::Revived(files) => {
+                let sent = self.daemon.revived.try_send(Revived { route, files });
+                sent.map_err(|error| Report::Revived(error.into_inner().files))
+            }
             Report::State(state) => {
                 let State {
                     problem,
@@ -188,6 +192,7 @@ impl Desk {
                     settling,
                     bytes,
                     oldest_mtime,
+                    dead_letters,
                 } = state;
                 let told = SpoolState {
                     route,
@@ -196,6 +201,7 @@ impl Desk {
                     settling,
                     bytes,
                     oldest_mtime,
+                    dead_letters,
                 };
                 self.daemon.state.try_send(told).map_err(|error| {
                     let SpoolState {
@@ -204,6 +210,7 @@ impl Desk {
                         settling,
                         bytes,
                         oldest_mtime,
+                        dead_letters,
                         ..
                     } = error.into_inner();
                     Report::State(State {
@@ -212,6 +219,7 @@ impl Desk {
                         settling,
                         bytes,
                         oldest_mtime,
+                        dead_letters,
                     })
                 })
             }

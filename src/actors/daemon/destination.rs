@@ -8,9 +8,11 @@ use slog::{error, info, warn};
 
 use super::DaemonActor;
 use super::reload::Life;
+use super::route::RouteState;
 use super::slots::RunningKind;
 use crate::actors::messages::Seats as AskForSeat;
 use crate::clock::Mono;
+use crate::config::Secret;
 use crate::core::names::Cause;
 use crate::core::seats::{NoSession, Seats, Usage, Verdict};
 use crate::log::escape;
@@ -24,22 +26,16 @@ const TURN: Mono = Mono::from_secs(5);
 pub struct Destination {
     /// `user@host:port`.
     pub key: String,
+    /// Where one route has the wrong password, only that one is to wait for it.
+    password: Secret,
     pub seats: Seats,
     /// The last reason for which no session came to be.
     pub no_session: String,
-    /// The era of the newest settings: what an older try came to says nothing of them.
-    pub since: u64,
     /// Incidents whose pairs the quarantine holds: the server may count them as sessions.
     pub ghosts: HashSet<u64>,
 }
 
 impl Destination {
-    /// A route to it has other settings, perhaps the right password: it is tried at once.
-    pub fn forgive(&mut self) {
-        self.seats.forgive();
-        self.since = self.seats.era();
-    }
-
     /// What a person should know of it, if it gives no session.
     pub fn problem(&self, now: Mono) -> Option<String> {
         let failures = self.seats.failures();
@@ -58,29 +54,59 @@ impl Destination {
     }
 }
 
+/// What a route is known by at its destination, if the route is there.
+fn login(route: &RouteState) -> Option<(String, Secret)> {
+    let server = &route.config.server;
+    (route.life != Life::Gone).then(|| (server.key(), server.password.clone()))
+}
+
 impl DaemonActor {
     /// The destinations of all routes, and which route has which; again after each change.
     pub(super) fn make_destinations(&mut self) {
         for route in 0..self.routes.len() {
-            let key = self.routes[route].config.server.key();
-            let known = self.destinations.iter().position(|d| d.key == key);
-            let same =
-                |r: &&super::RouteState| r.life != Life::Gone && r.config.server.key() == key;
+            let Some(own) = login(&self.routes[route]) else {
+                continue;
+            };
+            let same = |r: &&RouteState| login(r).is_some_and(|other| other == own);
             let slots = self.routes.iter().filter(same);
             let slots = slots.map(|r| r.config.uploaders).sum::<u32>() as usize;
-            let at = known.unwrap_or_else(|| {
-                self.destinations.push(Destination {
-                    seats: Seats::new(slots),
-                    since: 0,
-                    key: key.clone(),
-                    no_session: String::new(),
-                    ghosts: HashSet::new(),
-                });
-                self.destinations.len() - 1
-            });
+            let known = |d: &Destination| d.key == own.0 && d.password == own.1;
+            let at = match self.destinations.iter().position(known) {
+                Some(at) => at,
+                None => self.new_destination(own, slots),
+            };
             self.destinations[at].seats.set_slots(slots);
             self.routes[route].destination = at;
         }
+    }
+
+    /// In the place of one that no route has any more, if there is one.
+    fn new_destination(&mut self, (key, password): (String, Secret), slots: usize) -> usize {
+        let new = Destination {
+            seats: Seats::new(slots),
+            key,
+            password,
+            no_session: String::new(),
+            ghosts: HashSet::new(),
+        };
+        let had = |at: &usize| self.routes.iter().any(|r| r.destination == *at);
+        match (0..self.destinations.len()).find(|at| !had(at)) {
+            Some(at) => {
+                self.destinations[at] = new;
+                at
+            }
+            None => {
+                self.destinations.push(new);
+                self.destinations.len() - 1
+            }
+        }
+    }
+
+    /// Whether what this slot does is done under another login, or another way to it, than its
+    /// route has by now: it says nothing of the new one.
+    fn is_of_old_settings(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        slot.terms.route.server != self.routes[slot.route].config.server
     }
 
     fn usage(&self, destination: usize) -> Usage {
@@ -109,9 +135,13 @@ impl DaemonActor {
 
     /// The session that this slot's job had to open came to be.
     pub(super) fn session_came(&mut self, index: usize, now: Mono) {
+        let old = self.is_of_old_settings(index);
         let slot = &mut self.slots[index];
         let Some(era) = slot.opens.take() else { return };
         slot.session_since = now;
+        if old {
+            return;
+        }
         let destination = &mut self.destinations[self.routes[slot.route].destination];
         let ghosts = destination.ghosts.len();
         destination.seats.opened(era, ghosts, now);
@@ -178,6 +208,13 @@ impl DaemonActor {
         now: Mono,
     ) {
         let route = self.slots[index].route;
+        if self.is_of_old_settings(index) {
+            self.slots[index].opens = None;
+            info!(self.log, "a session of old settings did not come to be";
+                "route" => &self.routes[route].config.name,
+                "error" => escape(&failure.error).into_owned(), "next" => "the new ones are tried");
+            return;
+        }
         if failure.logged_in {
             self.session_came(index, now);
             return self.no_folder(route, failure, now);
@@ -186,12 +223,6 @@ impl DaemonActor {
         let (backoff, usage) = (self.backoff(), self.usage(at));
         let opens = self.slots[index].opens.take();
         let destination = &mut self.destinations[at];
-        if opens.is_some_and(|era| era < destination.since) {
-            info!(self.log, "a session of old settings did not come to be";
-                "route" => &self.routes[route].config.name, "destination" => &destination.key,
-                "error" => escape(&failure.error).into_owned(), "next" => "the new ones are tried");
-            return;
-        }
         let no_session = NoSession {
             login_refused: failure.code == Some(530),
             era: opens.unwrap_or(destination.seats.era()),

@@ -7,11 +7,13 @@
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
 //! - `destination`: what routes to one server share, its seats;
 //! - `reload`: new settings while it runs;
+//! - `giving_up`: files that fail for too long;
 //! - `tell`: what it says of itself.
 
 mod beats;
 mod destination;
 mod dispatch;
+mod giving_up;
 mod leaving;
 mod record;
 mod reload;
@@ -40,7 +42,7 @@ use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
 use self::verdict::Recorded;
-use super::collector::{Change, Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use super::collector::{Change, Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
@@ -333,6 +335,7 @@ impl Handler<Tick> for DaemonActor {
         self.see_the_others();
         self.retry_journal(now);
         self.move_on(now, &this);
+        self.age_routes(now);
         self.dispatch(now);
         self.drain(now);
     }
@@ -390,6 +393,14 @@ impl Handler<SpoolState> for DaemonActor {
 
     fn handle(&mut self, state: SpoolState, _: &mut Self::Context) {
         self.spool_state(state);
+    }
+}
+
+impl Handler<Revived> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, revived: Revived, _: &mut Self::Context) {
+        self.revived(&revived);
     }
 }
 

@@ -10,7 +10,7 @@ use actix::prelude::SendError;
 use actix::{Addr, AsyncContext, Handler, Message, Recipient};
 use slog::{info, warn};
 
-use super::route::RouteState;
+use super::route::{FailedBefore, RouteState};
 use super::slots::Stay;
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Change, Changed, RouteSpool, Step, Took};
@@ -189,6 +189,7 @@ impl DaemonActor {
     fn swap(&mut self, index: usize, desired: Arc<Route>, now: Mono) {
         let name: Arc<str> = desired.name.as_str().into();
         let state = &mut self.routes[index];
+        let other_server = state.config.server != desired.server;
         state.terms = terms(&self.config, &desired);
         state.config = Arc::clone(&desired);
         (state.failures, state.paused) = (0, Mono::ZERO);
@@ -196,8 +197,11 @@ impl DaemonActor {
         state.renewing += 1;
         self.change(name, Step::Renew(desired));
         self.make_destinations();
-        let at = self.routes[index].destination;
-        self.destinations[at].forgive();
+        if other_server {
+            // Perhaps the right password, or the right certificate: it is tried at once.
+            let at = self.routes[index].destination;
+            self.destinations[at].seats.forgive();
+        }
         for slot in 0..self.slots.len() {
             let found = &self.slots[slot];
             if found.route == index && found.free() && found.has_session() {
@@ -393,8 +397,12 @@ impl DaemonActor {
                 stamp: facts.stamp,
             });
             if facts.failures > 0 {
-                let waits = (facts.failures, until.unwrap_or_default());
-                state.failed_before.insert(path, waits);
+                let known = FailedBefore {
+                    failures: facts.failures,
+                    failing: facts.failing.map(|since| since.now(state.time)),
+                    until: until.unwrap_or_default(),
+                };
+                state.failed_before.insert(path, known);
             }
         }
         state.wanted = 0;

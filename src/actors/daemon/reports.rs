@@ -247,12 +247,23 @@ impl DaemonActor {
         facts.doubts.retain(|a| a.stage() != Stage::Opened);
         let in_doubt = !facts.doubts.is_empty();
         let failures = facts.failures;
+        let failing = self.failing(route, path).filter(|_| !failed.seat_lost);
+        let over = failing.is_some_and(|f| self.is_too_long(f));
         warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
-            "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
-            "cause" => failed.cause.map(Cause::as_str),
-            "error" => escape(failed.error).into_owned(), "next" => format!("retry in {pause:.1?}"));
-        self.note_waiting(route, path, failures, pause, failed.error);
+        "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
+        "cause" => failed.cause.map(Cause::as_str),
+        "error" => escape(failed.error).into_owned(), "next" => if over {
+            "it has failed for too long: it is given up, unless an attempt is in doubt".into()
+        } else {
+            format!("retry in {pause:.1?}")
+        });
         self.routes[route].last_failure = Some((path.into(), failed.error.to_owned()));
+        if let Some(failing) = failing {
+            self.note_waiting(route, path, (failures, failing), pause, failed.error);
+            if self.give_up(route, path, failing, failed.error) {
+                return;
+            }
+        }
         self.take_back(route, path, now + pause);
     }
 }

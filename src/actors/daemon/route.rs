@@ -7,14 +7,16 @@ use std::sync::Arc;
 use slog::{Logger, error, info};
 
 use super::destination::Destination;
+use super::giving_up::Since;
 use super::reload::{self, Life};
-use crate::clock::Mono;
+use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
+use crate::spool::journal::Failing;
 use crate::worker::Terms;
 
 /// Old temp names taken away in one job.
@@ -28,12 +30,21 @@ pub struct FileFacts {
     pub failures: u32,
     /// Seats at the destination lost in a row; not the file's failures.
     pub seats_lost: u32,
+    /// Since when it fails.
+    pub failing: Option<Since>,
     /// Attempts without a clear result, oldest first.
     pub doubts: Vec<Arc<Attempt>>,
     /// The deadlock from which the file has to recover.
     pub incident: Option<u64>,
     /// It was delivered in this version; only its source is not finished yet.
     pub delivered: Option<Stamp>,
+}
+
+/// What an earlier life knew of a file that only failed.
+pub struct FailedBefore {
+    pub failures: u32,
+    pub failing: Option<Failing>,
+    pub until: Mono,
 }
 
 /// When an old temp name is swept once more.
@@ -88,9 +99,13 @@ pub struct RouteState {
     /// Why nothing of it may be sent before a person wants it.
     pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
-    /// Files that failed in an earlier life and have not come again: how often, and until when
-    /// they wait. Bounded by what one life can know.
-    pub failed_before: HashMap<Arc<str>, (u32, Mono)>,
+    /// Files that failed in an earlier life and have not come again. Bounded by what one life can
+    /// know.
+    pub failed_before: HashMap<Arc<str>, FailedBefore>,
+    /// How long this route could send: the clock of its failing files.
+    pub time: Mono,
+    /// When that was counted last.
+    pub aged: Mono,
     pub delivered: u64,
     pub problem: Option<String>,
     /// Files in the spool that are not settled yet.
@@ -120,6 +135,8 @@ impl RouteState {
             no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),
+            time: Mono::ZERO,
+            aged: clock::mono(),
             delivered: 0,
             problem: None,
             settling: 0,

@@ -20,6 +20,7 @@ use crate::core::vouch::Witness;
 use crate::log;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::report::SlotStatus;
+use crate::worker::Terms;
 
 /// A place for one concurrent upload; lives as long as its route needs it.
 pub struct Slot {
@@ -48,6 +49,8 @@ pub struct Slot {
     pub overdue: Option<(Phase, Cause)>,
     pub gate: Gate,
     pub job: Option<Running>,
+    /// The settings of its last job.
+    pub terms: Arc<Terms>,
     /// The destination's era when a job was given to it that has to open a session first.
     pub opens: Option<u64>,
     /// Since when its session stands.
@@ -190,6 +193,7 @@ impl DaemonActor {
             // Who is convicted has lived for as long; who dies sooner has crashed.
             gate: Gate::new(self.policy().shortest_life(), now),
             job: None,
+            terms: Arc::clone(&self.routes[route].terms),
             opens: None,
             session_since: Mono::ZERO,
         };

@@ -8,6 +8,7 @@ use slog::error;
 use super::{BATCH, Report, Work};
 use crate::config::Route;
 use crate::spool::Candidate;
+use crate::spool::dead::Tally;
 use crate::spool::settle::Sight;
 use crate::spool::source::facts_of;
 use crate::spool::taking::Taking;
@@ -36,6 +37,9 @@ impl Work {
         self.settle
             .renew(route.settle, |path| self.taking.takes(path));
         self.folder.renew(Arc::clone(&route));
+        if route.dead_letter != self.route.dead_letter {
+            self.dead_letters = Tally::default();
+        }
         self.route = route;
         self.credit = 0;
         self.scan_soon();

@@ -20,6 +20,14 @@ fn version(n: u64) -> Stamp {
     }
 }
 
+fn failing(n: u32) -> Failing {
+    Failing {
+        version: version(n.into()),
+        first: f64::from(n) / 3.0,
+        seconds: f64::from(n) / 7.0,
+    }
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let of = || (0u8..2, 0u8..3).prop_map(|(r, p)| key(r, p));
     let sent = || prop::option::of((0u64..4).prop_map(version));
@@ -35,6 +43,7 @@ fn change() -> impl Strategy<Value = Change> {
             failures,
             next: f64::from(failures),
             error: "e".into(),
+            failing: failing(failures),
         }),
         (of(), 0u64..4).prop_map(|(of, n)| Change::Delivered {
             of,
@@ -62,6 +71,7 @@ impl Model {
         let made = || Unfinished {
             of: of.clone(),
             failures: 0,
+            failing: None,
             next: 0.0,
             delivered: None,
             attempts: Vec::new(),
@@ -103,14 +113,20 @@ impl Model {
                 }
             }
             Change::Waiting {
-                of, failures, next, ..
+                of,
+                failures,
+                next,
+                failing,
+                ..
             } => {
                 let file = self.file(of);
                 (file.failures, file.next) = (*failures, *next);
+                file.failing = Some(*failing);
             }
             Change::Delivered { of, sent, .. } => {
                 let file = self.file(of);
                 (file.failures, file.next) = (0, 0.0);
+                file.failing = None;
                 file.delivered = Some(*sent);
                 file.attempts.clear();
             }
