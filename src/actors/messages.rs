@@ -143,3 +143,8 @@ pub struct Drain {
     /// When whatever still runs is ended.
     pub until: Mono,
 }
+
+/// To the quarantine: other bounds hold from now on.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Limit(pub crate::core::ring::Limits);

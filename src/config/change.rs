@@ -66,6 +66,7 @@ const LIVE: &[Setting] = &[
     setting!("retry.first", retry.first),
     setting!("retry.max", retry.max),
     setting!("retry.jitter", retry.jitter),
+    setting!("retry.give_up_after", retry.give_up_after),
     setting!("shutdown.grace", shutdown_grace),
     setting!("http.token", http.token),
     setting!("log.level", log.level),
