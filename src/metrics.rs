@@ -110,6 +110,7 @@ impl Metrics {
         let _ = self.set.spool_bytes.remove_label_values(&[route]);
         let _ = self.set.oldest_pending.remove_label_values(&[route]);
         let _ = self.set.last_success.remove_label_values(&[route]);
+        let _ = self.set.dead_letters.remove_label_values(&[route]);
     }
 
     /// `ftpulse_files_total`.

@@ -138,6 +138,8 @@ impl Reloader {
         let late = |_| format!("the configuration could not be read within {seconds} s");
         let read = actix_rt::time::timeout(READING, read).await;
         let read = read.map_err(late).map_err(Unavailable)?;
+        // It has told all that it had to, and is about to end.
+        *reader = None;
         read.map_err(|_| Unavailable("reading the configuration failed".into()))
     }
 

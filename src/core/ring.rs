@@ -242,6 +242,26 @@ mod tests {
         assert_eq!(said(&ring.shutdown()), [(5, "shutdown"), (6, "shutdown")]);
     }
 
+    #[test]
+    fn tighter_bounds_release_what_they_have_no_room_for() {
+        let mut ring = Ring::new(limits());
+        ring.put(entry(1, "a", 40));
+        ring.put(entry(2, "a", 40));
+        ring.put(entry(3, "b", 0));
+        assert!(ring.limit(limits()).is_empty());
+        let one_each = Limits {
+            per_destination: 1,
+            ..limits()
+        };
+        assert_eq!(said(&ring.limit(one_each)), [(1, "seats")]);
+        let one = Limits {
+            capacity: 1,
+            ..limits()
+        };
+        assert_eq!(said(&ring.limit(one)), [(2, "full")]);
+        assert!(ring.put(entry(4, "b", 0)).iter().any(|r| r.id == 3));
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Put(u8, u64),
