@@ -93,6 +93,7 @@ impl Rig {
             route: route.clone(),
             lock,
             kept: Vec::new(),
+            rows: None,
         };
         let thread = std::thread::spawn(move || {
             let system = System::new();
@@ -947,6 +948,7 @@ fn a_route_that_is_shut_lets_its_spool_go_and_can_be_opened_again() {
         route: Arc::new(settings),
         lock: None,
         kept: Vec::new(),
+        rows: None,
     })));
     assert_eq!(rig.changed(), Took::Open(Ok(())));
     rig.want(10);

@@ -282,6 +282,47 @@ fn a_file_that_was_set_aside_goes_only_by_name() {
 }
 
 #[test]
+fn dead_letters_on_another_device_go_there_and_come_back_whole() {
+    use std::os::unix::fs::MetadataExt;
+    let server = Server::pyftpdlib(Opts::default());
+    let place = block(&server, "sub/bad");
+    let shared = Path::new("/dev/shm");
+    let other = if shared.is_dir() {
+        tempfile::tempdir_in(shared).unwrap()
+    } else {
+        support::temp_dir()
+    };
+    let folder = other.path().join("dead");
+    let service = settings()
+        .key("routes.main.dead_letter", folder.display())
+        .route("main", &server, "in")
+        .start();
+    let bytes = support::content(1, 3 << 20);
+    service.put("main", "sub/bad", &bytes);
+    let spool = service.spool("main");
+    let written = fs::metadata(spool.join("sub/bad")).unwrap();
+    dead(&service, "sub/bad", 1);
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    println!("another device: {}", device(&folder) != device(&spool));
+    assert_eq!(fs::read(folder.join("sub/bad")).unwrap(), bytes);
+    let there = fs::metadata(folder.join("sub/bad")).unwrap();
+    assert_eq!(there.mtime_nsec(), written.mtime_nsec());
+    assert_eq!(files(&spool), [""; 0]);
+    gauge(&service, 1.0);
+    fs::remove_dir(place).unwrap();
+    // A half copy that a killed life left on its way back.
+    fs::write(spool.join(".ftpulse-0123456789abcdef.part"), b"half").unwrap();
+    let service = service.kill_and_restart();
+    let (code, ..) = retry(&service, true, &["main", "sub/bad"]);
+    assert_eq!(code, 0);
+    service.wait_delivered("sub/bad");
+    assert!(fs::read(server.root.join("in/sub/bad")).unwrap() == bytes);
+    service.wait_spool_empty("main", PATIENCE);
+    assert_eq!(files(&folder), [""; 0]);
+    wait_until("nothing is left", PATIENCE, || files(&spool).is_empty());
+}
+
+#[test]
 fn a_marker_goes_and_comes_with_its_file() {
     let server = Server::pyftpdlib(Opts::default());
     let place = block(&server, "bad");

@@ -248,6 +248,36 @@ fn a_wrong_password_of_one_route_does_not_hold_up_another_of_the_same_user() {
 }
 
 #[test]
+fn a_server_whose_seats_others_hold_from_the_start_is_no_wrong_password() {
+    let server = Server::proftpd(Opts::default().line("MaxClientsPerUser 1"));
+    let mut other = suppaftp::FtpStream::connect(server.addr).unwrap();
+    other.login(&server.user, &server.password).unwrap();
+    let service = Settings::new()
+        .quick()
+        .key("routes.main.uploaders", "4")
+        .route("main", &server, "in")
+        .start();
+    for number in 0..5 {
+        service.put("main", &name(number), b"waits");
+    }
+    service.wait_log("the destination gives no session", |l| l["failures"] == 3);
+    let lines = service.logged("the destination gives no session");
+    println!("{}", lines[0]);
+    assert!(
+        lines[0]["error"].as_str().unwrap().contains("530"),
+        "{}",
+        lines[0]
+    );
+    assert!(logins_refused(&service).is_empty(), "{lines:?}");
+    other.quit().unwrap();
+    for number in 0..5 {
+        service.wait_delivered(&name(number));
+    }
+    service.wait_spool_empty("main", PATIENCE);
+    assert!(service.logged("upload failed").is_empty(), "no file failed");
+}
+
+#[test]
 fn a_password_that_is_mended_is_tried_at_once_after_a_restart() {
     let server = Server::pyftpdlib(Opts::default());
     // The pause is the default's: a minute at first.

@@ -51,26 +51,24 @@ pub fn main(global: Global, arguments: &Arguments) -> ExitCode {
                 return ExitCode::from(EXIT_FAILED);
             }
         };
-        let shown = if arguments.json {
-            show(&document)
-        } else if global.quiet {
-            ExitCode::SUCCESS
-        } else {
-            show(&text(&done))
-        };
         let sent = done.files.iter().filter(|file| file.sent).count();
         all &= sent == done.files.len();
         let named = request.files.len();
         request.files.drain(..done.files.len().min(named));
-        let moves_on = if named > 0 {
-            !request.files.is_empty()
-        } else {
-            sent > 0
+        let more = match named {
+            0 => sent > 0,
+            _ => !request.files.is_empty(),
+        };
+        let more = more && done.left > 0 && !done.files.is_empty();
+        let shown = match (arguments.json, global.quiet) {
+            (true, _) => show(&document),
+            (false, true) => ExitCode::SUCCESS,
+            (false, false) => show(&text(&done, more)),
         };
         if shown != ExitCode::SUCCESS {
             return shown;
         }
-        if done.left == 0 || !moves_on {
+        if !more {
             all &= done.left == 0;
             break;
         }
@@ -82,7 +80,7 @@ pub fn main(global: Global, arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn text(done: &Retry) -> String {
+fn text(done: &Retry, more: bool) -> String {
     if done.files.is_empty() {
         return format!("route {} has no dead letters\n", escape(&done.route));
     }
@@ -91,8 +89,8 @@ fn text(done: &Retry) -> String {
         format!("{what}: {}: {}\n", escape(&file.file), escape(&file.says))
     };
     let mut text: String = done.files.iter().map(line).collect();
-    if done.left > 0 {
-        text += &format!("{} more are left\n", done.left);
+    if done.left > 0 && !more {
+        text += &format!("{} more are left as they are\n", done.left);
     }
     text
 }

@@ -22,6 +22,17 @@ pub const LOGIN_LAST: Duration = Duration::from_secs(3600);
 /// right once counts as wrong.
 const WRONG_AFTER: u32 = 3;
 
+/// Whether a refused login (530) tells that all seats are taken, not that the login is wrong: some
+/// servers have only the one code for both.
+pub fn says_full(reply: &str) -> bool {
+    let reply = reply.to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| reply.contains(word));
+    says(&["maximum", "too many", "no more than", "limit"])
+        && says(&["client", "user", "connect", "session", "logged in"])
+        // A locked account is told in such words too.
+        && !says(&["attempt", "fail", "password", "incorrect", "invalid", "tries", "locked"])
+}
+
 /// Who has sessions at the destination now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -426,6 +437,29 @@ mod tests {
         assert!(seats.wrong_login());
         seats.opened(seats.era(), 0, now);
         assert!(!seats.wrong_login() && seats.may_begin(false, Usage::default(), now));
+    }
+
+    #[test]
+    fn a_server_that_is_full_is_told_from_a_wrong_login_by_its_words() {
+        for full in [
+            "530 Sorry, the maximum number of clients (3) for this user are already connected.",
+            "530 Sorry, the maximum number of allowed clients (3) are already connected.",
+            "530 Too many connections for this user.",
+            "530 No more than 3 sessions per user.",
+        ] {
+            assert!(says_full(full), "{full}");
+        }
+        for wrong in [
+            "530 Login incorrect.",
+            "530 Authentication failed.",
+            "530 User cannot log in.",
+            "530 Not logged in, user or password incorrect",
+            "530 Too many failed login attempts for this user.",
+            "530 Maximum login attempts exceeded, user locked.",
+            "530 Account limit: invalid user",
+        ] {
+            assert!(!says_full(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::actors::messages::Seats as AskForSeat;
 use crate::clock::Mono;
 use crate::config::Secret;
 use crate::core::names::Cause;
-use crate::core::seats::{NoSession, Seats, Usage, Verdict};
+use crate::core::seats::{NoSession, Seats, Usage, Verdict, says_full};
 use crate::log::escape;
 use crate::token;
 use crate::worker::{Failure, Work};
@@ -224,7 +224,7 @@ impl DaemonActor {
         let opens = self.slots[index].opens.take();
         let destination = &mut self.destinations[at];
         let no_session = NoSession {
-            login_refused: failure.code == Some(530),
+            login_refused: failure.code == Some(530) && !says_full(&failure.error),
             era: opens.unwrap_or(destination.seats.era()),
             usage,
         };

@@ -2,6 +2,8 @@
 //! step by step, towards what the configuration says of it, however often that changes meanwhile.
 //! What runs is finished under the settings that it began with; nothing in work is dropped.
 
+mod recall;
+
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,16 +15,14 @@ use slog::{info, warn};
 use super::route::{FailedBefore, RouteState};
 use super::slots::Stay;
 use super::{DaemonActor, Unsent};
-use crate::actors::collector::{Change, Changed, RouteSpool, Step, Took};
-use crate::actors::journal::{Recall, Recalled};
+use crate::actors::collector::{Change, Changed, Step, Took};
+use crate::actors::journal::Recall;
 use crate::clock::{self, Mono};
 use crate::config::change::{self, Plan};
 use crate::config::{Config, Route};
-use crate::core::journey::Stage;
 use crate::core::vouch::Vouchers;
 use crate::report::Reloaded;
 use crate::spool::Candidate;
-use crate::spool::journal::{Change as Known, Unfinished};
 use crate::spool::lock::FolderLock;
 use crate::worker::Terms;
 
@@ -291,66 +291,9 @@ impl DaemonActor {
         let state = &mut self.routes[index];
         state.elsewhere |= change::goes_elsewhere(&state.config, &desired);
         (state.terms, state.config) = (terms, desired);
-        state.keep_from_sending(self.no_resend.as_ref());
         state.life = Life::Recalls { again: Mono::ZERO };
         self.metrics.add_route(&self.routes[index].config.name);
         self.make_destinations();
-    }
-
-    fn recall(&mut self, index: usize, again: Mono, now: Mono, this: &Addr<Self>) {
-        let state = &mut self.routes[index];
-        let same = |desired: &Arc<Route>| Arc::ptr_eq(desired, &state.config);
-        if !state.desired.as_ref().is_some_and(same) {
-            // Nothing has begun yet.
-            state.life = Life::Gone;
-            return;
-        }
-        if now < again {
-            return;
-        }
-        let recall = Recall {
-            route: state.config.name.as_str().into(),
-            told: this.clone().recipient(),
-        };
-        state.life = Life::Recalls { again: now + AGAIN };
-        if let Some(journal) = &self.reloads.recall {
-            // No room for it: asked again.
-            let _ = journal.try_send(recall);
-        }
-    }
-
-    fn recalled(&mut self, recalled: Recalled) {
-        let Recalled {
-            route,
-            mut unfinished,
-            kept,
-        } = recalled;
-        let Some(index) = self.route_index(&route) else {
-            return;
-        };
-        if !matches!(self.routes[index].life, Life::Recalls { .. }) {
-            return;
-        }
-        if self.routes[index].elsewhere {
-            // Temp names at the old place prove nothing at the new one.
-            self.note(Known::Remade {
-                route: Arc::clone(&route),
-            });
-            lower(&mut unfinished);
-        }
-        let state = &mut self.routes[index];
-        state.elsewhere = false;
-        state.life = Life::Opens;
-        let settings = Arc::clone(&state.config);
-        let lock = self.reloads.locks.remove(&settings.spool);
-        self.remember(unfinished);
-        let spool = RouteSpool {
-            route: settings,
-            lock,
-            kept,
-        };
-        self.change(route, Step::Open(Box::new(spool)));
-        self.send_changes();
     }
 
     fn changed(&mut self, changed: Changed, now: Mono) {
@@ -427,14 +370,6 @@ impl DaemonActor {
     }
 }
 
-/// Attempts that may have been published elsewhere: here they were not.
-fn lower(unfinished: &mut [Unfinished]) {
-    let attempts = unfinished.iter_mut().flat_map(|file| &mut file.attempts);
-    for attempt in attempts.filter(|a| a.stage == Stage::Publishing) {
-        attempt.stage = Stage::Sending;
-    }
-}
-
 fn overlap(a: &Path, b: &Path) -> bool {
     a.starts_with(b) || b.starts_with(a)
 }
@@ -446,14 +381,6 @@ impl Handler<Reload> for DaemonActor {
         let applied = self.apply(reload)?;
         self.move_on(clock::mono(), &ctx.address());
         Ok(applied)
-    }
-}
-
-impl Handler<Recalled> for DaemonActor {
-    type Result = ();
-
-    fn handle(&mut self, recalled: Recalled, _: &mut Self::Context) {
-        self.recalled(recalled);
     }
 }
 

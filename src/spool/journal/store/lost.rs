@@ -10,6 +10,15 @@ use super::Store;
 /// The table.
 pub(super) const SCHEMA: &str = "CREATE TABLE lost (place TEXT NOT NULL);";
 
+/// Why a route that keeps its files must not send; `place` is where the lost journal is.
+pub fn why_no_resend(place: &str) -> String {
+    format!(
+        "it keeps its files, and the journal that knew which of them were delivered was set aside \
+         ({place}); to send all of them again, start once with `ftpulse run --accept-resend`; to \
+         avoid that, stop the service, put a sound journal back, and start it"
+    )
+}
+
 impl Store {
     /// Where the journal is whose knowledge of kept files is lost and not given up yet.
     ///
