@@ -3,6 +3,7 @@
 //! touches nothing, and prints no secret.
 
 mod build;
+pub mod change;
 mod env;
 mod fault;
 mod file;

@@ -120,6 +120,31 @@ impl<T> Backlog<T> {
         Some(record.facts)
     }
 
+    /// Takes out the files for which `which` holds and that are not in work; with until when each
+    /// has to wait, if it does.
+    pub fn take_out(&mut self, which: impl Fn(&T) -> bool) -> Vec<(Arc<str>, T, Option<Mono>)> {
+        let leaves = |record: &Record<T>| record.place != Place::InWork && which(&record.facts);
+        let mut order: Vec<Arc<str>> = self.ready.iter().cloned().collect();
+        order.extend(self.waiting.iter().map(|(_, path)| Arc::clone(path)));
+        let mut out = Vec::new();
+        for path in order {
+            if !self.records.get(&path).is_some_and(leaves) {
+                continue;
+            }
+            if let Some(record) = self.records.remove(&path) {
+                let until = match record.place {
+                    Place::Waiting(until) => Some(until),
+                    _ => None,
+                };
+                out.push((path, record.facts, until));
+            }
+        }
+        let records = &self.records;
+        self.ready.retain(|path| records.contains_key(path));
+        self.waiting.retain(|(_, path)| records.contains_key(path));
+        out
+    }
+
     /// The caller's facts about a file.
     pub fn facts(&mut self, path: &str) -> Option<&mut T> {
         self.records.get_mut(path).map(|r| &mut r.facts)
@@ -196,6 +221,25 @@ mod tests {
             Some("b")
         );
         assert_eq!(backlog.ready(), 1);
+    }
+
+    #[test]
+    fn what_is_in_work_is_not_taken_out_and_the_rest_keeps_its_order() {
+        let mut backlog = Backlog::default();
+        for (path, touched) in [("a", false), ("b", true), ("c", false), ("d", false)] {
+            assert!(backlog.add(path, touched));
+        }
+        let until = Duration::from_secs(9);
+        assert!(backlog.add_waiting("e", false, until));
+        assert_eq!(backlog.take(Duration::ZERO, |_| true).as_deref(), Some("a"));
+        let out = backlog.take_out(|touched| !touched);
+        let out: Vec<_> = out.iter().map(|(p, _, until)| (&**p, *until)).collect();
+        assert_eq!(out, [("c", None), ("d", None), ("e", Some(until))]);
+        assert_eq!(
+            (backlog.len(), backlog.ready(), backlog.waiting()),
+            (2, 1, 0)
+        );
+        assert_eq!(backlog.take(until, |_| true).as_deref(), Some("b"));
     }
 
     proptest! {

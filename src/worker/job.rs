@@ -7,6 +7,7 @@ use std::time::Duration;
 use slog::{debug, info};
 
 use crate::clock::{self, Mono};
+use crate::config::{Route, Timers};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::failpoint;
@@ -21,8 +22,21 @@ pub struct Job {
     pub id: u64,
     /// The epoch it is meant for.
     pub epoch: u64,
+    /// The settings it is done under, whatever they become meanwhile.
+    pub terms: Arc<Terms>,
     /// What to do.
     pub work: Work,
+}
+
+/// The settings of a route's jobs.
+#[derive(Debug, PartialEq)]
+pub struct Terms {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The bounds.
+    pub timers: Timers,
+    /// How long the detection of a dead path may take.
+    pub detection: Duration,
 }
 
 /// The kinds of jobs.

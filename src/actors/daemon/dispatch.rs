@@ -52,7 +52,13 @@ impl DaemonActor {
             return;
         }
         // A folder that cannot be entered is tried by one slot at a time.
-        if state.suspended || now < state.paused || (state.failures > 0 && busy) {
+        if !state.gives() || state.suspended || now < state.paused || (state.failures > 0 && busy) {
+            return;
+        }
+        let slot = &self.slots[index];
+        if slot.has_session() && !Arc::ptr_eq(&slot.terms, &state.terms) {
+            // Settings that it was not opened under hold by now: the next one is opened by them.
+            self.part(index);
             return;
         }
         if !self.may_begin(index, now) {
@@ -132,14 +138,17 @@ impl DaemonActor {
     pub(super) fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {
         self.job += 1;
         let slot = &mut self.slots[index];
+        let terms = Arc::clone(&self.routes[slot.route].terms);
         let job = Job {
             id: self.job,
             epoch: slot.epoch,
+            terms: Arc::clone(&terms),
             work,
         };
         let given = slot.addr.try_send(Give(job)).is_ok();
         if given {
             slot.overdue = None;
+            slot.terms = terms;
             let at = self.routes[slot.route].destination;
             slot.opens = (!slot.has_session()).then(|| self.destinations[at].seats.era());
             slot.job = Some(Running { id: self.job, kind });

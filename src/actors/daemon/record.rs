@@ -53,6 +53,11 @@ impl Record {
         }
     }
 
+    /// Whether sources of this route wait for it.
+    pub fn awaits(&self, route: usize) -> bool {
+        self.awaited.values().any(|awaited| awaited.route == route)
+    }
+
     /// A number for a change whose fate is to be told.
     pub fn next_token(&mut self) -> u64 {
         self.token += 1;

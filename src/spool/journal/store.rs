@@ -17,7 +17,7 @@ pub use aside::OpenError;
 use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
 pub use kept::KeptRows;
-pub use lost::AGENT;
+pub use lost::{AGENT, why_no_resend};
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
