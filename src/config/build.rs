@@ -169,6 +169,7 @@ impl Builder {
             } else {
                 Verify::Size
             },
+            publishing: super::publishing::of(s, route),
             after: match (s.choice(&name("after")), s.path(&name("archive"))) {
                 ("archive", Some(folder)) => After::Archive(folder),
                 ("keep", _) => After::Keep,

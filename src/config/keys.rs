@@ -204,7 +204,7 @@ pub static KEYS: &[Key] = &[
     Key::new("routes.NAME.publish", Choice(&["rename"], &["direct"]), "rename", "How a file gets its final name."),
     Key::absent("routes.NAME.temp_pattern", Text, "{name}.{token}.part", "Form of the temporary name.").later(),
     Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is written after each delivery.").later(),
-    Key::new("routes.NAME.on_conflict", Choice(&["overwrite"], &["skip", "rename", "fail"]), "overwrite", "What happens when the final name exists."),
+    Key::new("routes.NAME.on_conflict", Choice(&["overwrite", "skip", "rename", "fail"], &[]), "overwrite", "What happens when the final name exists: replaced; not sent, its source finished as if delivered (but never deleted unless the sizes are equal: that fails); published as name-1.ext; tried again later. Exact among the files of one service; another writer can come in between."),
     Key::new("routes.NAME.verify", Choice(&["size", "none"], &["hash"]), "size", "How a sent file is verified before it is published."),
     Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again.").later(),
     Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"], &[]), "delete", "What becomes of the source after its delivery."),

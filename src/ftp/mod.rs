@@ -2,6 +2,7 @@
 //! publishing. Runs on a worker's thread only; every wait names its phase in the pulse cell and
 //! ends by the daemon's interrupt or the fence. It decides nothing about local files.
 
+mod conflict;
 mod dial;
 mod error;
 mod plain;
@@ -13,6 +14,6 @@ mod wire;
 
 pub use error::Trouble;
 pub use probe::{Features, Listing};
-pub use publish::{Resolved, resolve, take_away};
+pub use publish::{Landed, Placed, Resolved, resolve, take_away};
 pub use session::{Session, Setup};
 pub use transfer::{REASON_BOUND, send};

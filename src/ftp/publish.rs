@@ -8,26 +8,80 @@ use std::sync::Arc;
 use slog::warn;
 use suppaftp::Status;
 
+use super::conflict::{Found, NUMBERS};
 use super::wire::is_risky;
 use super::{Session, Trouble};
+use crate::config::OnConflict;
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
+use crate::core::naming;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
 
 /// What became of an attempt in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolved {
     /// Nothing of it is left that could become visible.
     Gone,
-    /// It stands under the final name; the version that was sent, where it is known.
-    Delivered(Option<Stamp>),
+    /// It stands under a final name.
+    Delivered(Landed),
+    /// It is whole on the server, but its name was taken: it was withdrawn (`skip`).
+    Skipped(Option<Stamp>),
     /// The server's answers leave it open: try again later.
     Open,
 }
 
+/// What stands under a final name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    /// The version that was sent, where it is known.
+    pub source: Option<Stamp>,
+    /// The final name below the remote folder.
+    pub name: String,
+}
+
+/// What came of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// It stands under this name.
+    As(String),
+    /// The name was taken and the route skips it: nothing of it is left.
+    Skipped,
+}
+
 impl Session {
-    /// Renames the sent and verified temp to its final name (RFC 959 section 4.1.3).
-    pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
+    /// Gives the sent and verified temp its final name, or what the route says where that exists.
+    pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<Placed, Trouble> {
+        let on_conflict = self.setup.route.publishing.on_conflict;
+        for number in 0..NUMBERS {
+            let name = naming::numbered(target, number);
+            // Looked for before the journal is asked to write each number that is taken.
+            let taken = number > 0 && self.look(&name)? != Found::Absent;
+            if taken || !attempt.aim(&name) {
+                continue;
+            }
+            self.begin_publishing(attempt)?;
+            if on_conflict != OnConflict::Overwrite
+                && let Found::There(size) = self.look(&name)?
+            {
+                if on_conflict == OnConflict::Rename {
+                    continue;
+                }
+                let ours = attempt.source().map(|stamp| stamp.size);
+                let judged = self.judge(&name, ours, size);
+                self.withdraw(attempt)?;
+                return judged.map(|()| Placed::Skipped);
+            }
+            self.publish_as(attempt, &name)?;
+            return Ok(Placed::As(name));
+        }
+        Err(Trouble::Conflict(format!(
+            "{NUMBERS} other names for {} exist on the server",
+            crate::log::escape(target)
+        )))
+    }
+
+    /// From here on the temp's absence means that it was published.
+    fn begin_publishing(&mut self, attempt: &Attempt) -> Result<(), Trouble> {
         if !attempt.begin_publishing() {
             return Err(Trouble::Ended);
         }
@@ -38,6 +92,11 @@ impl Session {
             }
             return Err(trouble);
         }
+        Ok(())
+    }
+
+    /// Renames the temp to a final name (RFC 959 section 4.1.3).
+    fn publish_as(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
         let renamed = self.rename(&attempt.temp, target);
         match &renamed {
             Ok(()) => attempt.enter(Stage::Published),
@@ -136,7 +195,7 @@ pub fn resolve(
     target: &str,
 ) -> Result<Resolved, Trouble> {
     if let Some(done) = old.iter().find(|a| a.stage().remedy() == Remedy::Delivered) {
-        return Ok(Resolved::Delivered(done.source()));
+        return Ok(Resolved::Delivered(landed(done, target)));
     }
     if session.made_folder {
         // The remote folder itself was gone: that a temp is not there proves no publication.
@@ -164,14 +223,34 @@ pub fn resolve(
                 old.iter()
                     .filter(|a| a.stage().remedy() == Remedy::Ask)
                     .for_each(|a| a.enter(Stage::Opened));
-                session.publish(fresh, target)?;
-                return Ok(Resolved::Delivered(fresh.source()));
+                return Ok(match session.publish(fresh, target)? {
+                    Placed::As(name) => Resolved::Delivered(Landed {
+                        source: fresh.source(),
+                        name,
+                    }),
+                    Placed::Skipped => Resolved::Skipped(fresh.source()),
+                });
             }
-            Next::Delivered => resolved = Resolved::Delivered(attempt.source()),
+            // The newest one that had chosen a name is the one that was published: its elders
+            // were renamed to it before it chose.
+            Next::Delivered => match &mut resolved {
+                Resolved::Delivered(known) if attempt.target().is_none() => {
+                    known.source = attempt.source().or(known.source);
+                }
+                resolved => *resolved = Resolved::Delivered(landed(attempt, target)),
+            },
             Next::Later => return Ok(Resolved::Open),
         }
     }
     Ok(resolved)
+}
+
+/// Where an attempt that was published stands.
+fn landed(attempt: &Attempt, target: &str) -> Landed {
+    Landed {
+        source: attempt.source(),
+        name: attempt.target().unwrap_or_else(|| target.to_owned()),
+    }
 }
 
 /// Renames the temp of `old` to that of `fresh`. From before the rename on, `fresh` is in doubt.

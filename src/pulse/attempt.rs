@@ -2,9 +2,10 @@
 //! far it came. Each stage that something irreversible follows is written before it.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use super::claims::{Claim, Claims};
 use super::{Stop, WorkerHandle};
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
@@ -17,8 +18,17 @@ pub struct Attempt {
     pub temp: String,
     stage: AtomicU8,
     sent: OnceLock<Stamp>,
+    aim: Mutex<Option<Aim>>,
+    claims: Option<(Claims, String)>,
     journal: Journal,
     of: Key,
+}
+
+/// The final name that an attempt has chosen, below the remote folder.
+struct Aim {
+    name: String,
+    /// Nobody else may choose it meanwhile.
+    _claim: Option<Claim>,
 }
 
 /// The journal cannot be written: the step that was to follow must not be taken.
@@ -32,14 +42,32 @@ impl Attempt {
             temp,
             stage: AtomicU8::new(Stage::Opened as u8),
             sent: OnceLock::new(),
+            aim: Mutex::new(None),
+            claims: None,
             journal,
             of,
         }
     }
 
-    /// One that the journal knows from an earlier life.
-    pub fn known(known: KnownAttempt, of: Key, journal: Journal) -> Self {
-        let attempt = Self::new(known.temp, of, journal);
+    /// Where it claims the name that it chooses, and the folder that the names are in.
+    #[must_use]
+    pub fn claiming(mut self, claims: Claims, place: String) -> Self {
+        self.claims = Some((claims, place));
+        self
+    }
+
+    /// One that the journal knows from an earlier life; of its own claims it has none yet.
+    pub fn known(
+        known: KnownAttempt,
+        of: Key,
+        journal: Journal,
+        claims: Option<(Claims, String)>,
+    ) -> Self {
+        let mut attempt = Self::new(known.temp, of, journal);
+        attempt.claims = claims;
+        if let Some(target) = known.target {
+            attempt.aim(&target);
+        }
         attempt.stage.store(known.stage as u8, SeqCst);
         if let Some(stamp) = known.sent {
             attempt.note_source(stamp);
@@ -82,7 +110,34 @@ impl Attempt {
             temp: self.temp.clone(),
             stage: self.stage(),
             sent: self.source(),
+            target: self.target(),
         }
+    }
+
+    /// Chooses the final name, below the remote folder; false if another attempt has it.
+    pub fn aim(&self, name: &str) -> bool {
+        let mut aim = self.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        if aim.as_ref().is_some_and(|aim| aim.name == name) {
+            return true;
+        }
+        let claim = match &self.claims {
+            None => None,
+            Some((claims, place)) => match claims.take(place.clone(), name.to_owned()) {
+                None => return false,
+                claim => claim,
+            },
+        };
+        *aim = Some(Aim {
+            name: name.to_owned(),
+            _claim: claim,
+        });
+        true
+    }
+
+    /// The final name that it has chosen.
+    pub fn target(&self) -> Option<String> {
+        let aim = self.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        aim.as_ref().map(|aim| aim.name.clone())
     }
 
     /// A successor gives up an attempt that was still sending: from here on it cannot come to be
@@ -101,6 +156,10 @@ impl Attempt {
     /// has to stand there before the next step is waited for by [`Self::journalled`].
     pub fn enter(&self, stage: Stage) {
         let before = Stage::from_u8(self.stage.swap(stage as u8, SeqCst));
+        if stage == Stage::Opened {
+            // Nothing of it can come to stand under that name any more.
+            *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         if stage < before || stage == Stage::Published {
             self.note();
         }

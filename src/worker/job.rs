@@ -10,7 +10,7 @@ use slog::{debug, info};
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
-use crate::ftp::{self, Resolved, Session, Setup, Trouble};
+use crate::ftp::{self, Landed, Placed, Resolved, Session, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
 
@@ -78,6 +78,13 @@ pub enum Result {
         bytes: u64,
         /// How long the job took.
         took: Duration,
+        /// The final name, below the remote folder.
+        name: String,
+    },
+    /// The final name exists on the server, and the route skips such files.
+    Skipped {
+        /// The version that is not needed, where it is known.
+        source: Option<Stamp>,
     },
     /// The sweep came to its end; these names may still be there.
     Swept {
@@ -177,7 +184,9 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::InDoubt => FailureKind::Doubt,
         Trouble::Unwritten => FailureKind::Journal,
         Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
-        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
+        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } | Trouble::Conflict(_) => {
+            FailureKind::Refused
+        }
     };
     let phase = match trouble {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
@@ -200,12 +209,16 @@ fn run_work(
 ) -> std::result::Result<Result, Trouble> {
     match work {
         Work::Upload(upload) => {
-            let sent = deliver(setup, session, &upload)?;
+            let end = deliver(setup, session, &upload)?;
             let took = clock::mono().saturating_sub(began);
-            Ok(Result::Delivered {
-                source: sent.0,
-                bytes: sent.1,
-                took,
+            Ok(match end {
+                End::Delivered(landed, bytes) => Result::Delivered {
+                    source: landed.source,
+                    bytes,
+                    took,
+                    name: landed.name,
+                },
+                End::Skipped(source) => Result::Skipped { source },
             })
         }
         Work::Sweep(sweep) => {
@@ -233,25 +246,38 @@ fn ensure<'a>(
     session.as_mut().ok_or(Trouble::Ended)
 }
 
-/// Delivers a file; answers the version and the bytes that were sent.
+/// How an upload ended well.
+enum End {
+    /// It stands there; bytes that this job sent.
+    Delivered(Landed, u64),
+    /// It is not needed; its version, where it is known.
+    Skipped(Option<Stamp>),
+}
+
+/// Delivers a file.
 fn deliver(
     setup: &Setup,
     session: &mut Option<Session>,
     upload: &Upload,
-) -> std::result::Result<(Option<Stamp>, u64), Trouble> {
+) -> std::result::Result<End, Trouble> {
     let target: &str = &upload.path;
     if let Some(done) = upload.doubts.iter().find(|a| a.stage() == Stage::Published) {
         // Its 250 was read after all: nothing is asked of the server.
-        return Ok((done.source(), 0));
+        let landed = Landed {
+            source: done.source(),
+            name: done.target().unwrap_or_else(|| target.to_owned()),
+        };
+        return Ok(End::Delivered(landed, 0));
     }
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
         let session = ensure(setup, session)?;
         match ftp::resolve(session, &upload.doubts, &upload.attempt, target)? {
-            Resolved::Delivered(source) => {
+            Resolved::Delivered(landed) => {
                 info!(setup.log, "in doubt: it had been delivered"; "file" => escape(target),
                     "next" => "the source is finished");
-                return Ok((source, 0));
+                return Ok(End::Delivered(landed, 0));
             }
+            Resolved::Skipped(source) => return Ok(End::Skipped(source)),
             Resolved::Open => return Err(Trouble::InDoubt),
             Resolved::Gone => {}
         }
@@ -260,6 +286,9 @@ fn deliver(
     let (mut file, stamp) = open_source(setup, upload)?;
     let session = ensure(setup, session)?;
     upload.attempt.note_source(stamp);
+    if session.skips_at_once(target, stamp.size)? {
+        return Ok(End::Skipped(Some(stamp)));
+    }
     ftp::send(session, &mut file, stamp, &upload.attempt)?;
     let still = still_there(setup, upload, stamp);
     if let Err(trouble) = still {
@@ -269,8 +298,16 @@ fn deliver(
         }
         return Err(trouble);
     }
-    session.publish(&upload.attempt, target)?;
-    Ok((Some(stamp), stamp.size))
+    Ok(match session.publish(&upload.attempt, target)? {
+        Placed::As(name) => End::Delivered(
+            Landed {
+                source: Some(stamp),
+                name,
+            },
+            stamp.size,
+        ),
+        Placed::Skipped => End::Skipped(Some(stamp)),
+    })
 }
 
 /// Opens the source under a shared lock (S2): whoever holds it exclusively is still at work.

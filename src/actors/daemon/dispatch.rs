@@ -8,7 +8,8 @@ use super::route::Due;
 use super::slots::{Running, RunningKind};
 use crate::actors::messages::Give;
 use crate::clock::Mono;
-use crate::pulse::Attempt;
+use crate::config::OnConflict;
+use crate::pulse::{Attempt, Claims};
 use crate::spool::journal::Key;
 use crate::token;
 use crate::worker::{Job, Sweep, Upload, Work};
@@ -53,6 +54,7 @@ impl DaemonActor {
                 route: self.routes[route].config.name.as_str().into(),
                 path: Arc::clone(&path),
             };
+            let claims = self.claims_of(route);
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -61,7 +63,11 @@ impl DaemonActor {
                 continue;
             }
             let temp = token::temp_name(&path, &self.agent, &token::new());
-            let attempt = Arc::new(Attempt::new(temp, of, self.record.journal.clone()));
+            let attempt = Attempt::new(temp, of, self.record.journal.clone());
+            let attempt = Arc::new(match claims {
+                Some((claims, place)) => attempt.claiming(claims, place),
+                None => attempt,
+            });
             let upload = Upload {
                 path: Arc::clone(&path),
                 settled: facts.stamp,
@@ -80,6 +86,14 @@ impl DaemonActor {
             return;
         }
         self.sweep(index, now);
+    }
+
+    /// Where the attempts of a route claim the names that they choose, if they choose any.
+    pub(super) fn claims_of(&self, route: usize) -> Option<(Claims, String)> {
+        let config = &self.routes[route].config;
+        let chooses = config.publishing.on_conflict == OnConflict::Rename;
+        let (server, folder) = (config.server.key(), &config.server.folder);
+        chooses.then(|| (self.claims.clone(), format!("{server}/{folder}")))
     }
 
     /// Gives a slot the old temp names that are due; true if there were any.

@@ -41,7 +41,7 @@ use crate::config::Config;
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
-use crate::pulse::{LookUps, Point, Sabotage};
+use crate::pulse::{Claims, LookUps, Point, Sabotage};
 use crate::report::{RouteStatus, Status};
 use crate::spool::journal::{Journal, Unfinished};
 
@@ -100,6 +100,8 @@ pub struct DaemonActor {
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
+    /// Final names that attempts have chosen themselves.
+    claims: Claims,
     vouchers: Vouchers,
     record: Record,
     /// What an earlier life left behind, until the first start.
@@ -169,6 +171,7 @@ impl DaemonActor {
             incident: 0,
             job: 0,
             targets: HashMap::new(),
+            claims: Claims::default(),
             vouchers,
             record: Record::new(parts.journal),
             unfinished: parts.unfinished,

@@ -25,6 +25,8 @@ struct Awaited {
     path: Arc<str>,
     sent: Stamp,
     at: f64,
+    /// The final name, where it is another one than the file's own.
+    name: Option<String>,
     /// It is on its way since then; none: it was refused.
     under_way: Option<Mono>,
 }
@@ -97,13 +99,20 @@ impl DaemonActor {
     }
 
     /// It was delivered: its source is finished once that stands in the journal.
-    pub(super) fn record_delivery(&mut self, route: usize, path: &str, sent: Stamp) {
+    pub(super) fn record_delivery(
+        &mut self,
+        route: usize,
+        path: &str,
+        sent: Stamp,
+        name: Option<String>,
+    ) {
         self.record.token += 1;
         let awaited = Awaited {
             route,
             path: path.into(),
             sent,
             at: clock::unix(),
+            name,
             under_way: None,
         };
         let token = self.record.token;
@@ -119,6 +128,7 @@ impl DaemonActor {
             of: self.key(awaited.route, &awaited.path),
             sent: awaited.sent,
             at: awaited.at,
+            name: awaited.name.clone(),
         };
         let under_way = self.record.journal.put(change, Done::Daemon(token));
         if let Some(awaited) = self.record.awaited.get_mut(&token) {
@@ -208,7 +218,8 @@ impl DaemonActor {
                 .into_iter()
                 .map(|known| {
                     let journal = self.record.journal.clone();
-                    Arc::new(Attempt::known(known, of.clone(), journal))
+                    let claims = self.claims_of(route);
+                    Arc::new(Attempt::known(known, of.clone(), journal, claims))
                 })
                 .collect();
             let stamp = file

@@ -65,16 +65,24 @@ impl DaemonActor {
                 self.routes[route].failures = 0;
                 self.sweep_again(route, left, now);
             }
-            (RunningKind::Sweep { .. }, JobResult::Delivered { .. }) => {}
+            (
+                RunningKind::Sweep { .. },
+                JobResult::Delivered { .. } | JobResult::Skipped { .. },
+            ) => {}
             (
                 RunningKind::Upload { path, .. },
                 JobResult::Delivered {
                     source,
                     bytes,
                     took,
+                    name,
                 },
             ) => {
-                self.delivered(route, &path, source, bytes, took);
+                let name = (name != *path).then_some(name);
+                self.delivered(route, &path, source, bytes, took, name);
+            }
+            (RunningKind::Upload { path, attempt }, JobResult::Skipped { source }) => {
+                self.skipped(route, &path, &attempt, source, now);
             }
             (RunningKind::Upload { path, attempt }, JobResult::Failed(failure)) => {
                 let failed = Failed {
@@ -106,6 +114,7 @@ impl DaemonActor {
         source: Option<Stamp>,
         bytes: u64,
         took: Mono,
+        stands_as: Option<String>,
     ) {
         let name = self.routes[route].config.name.clone();
         self.routes[route].failures = 0;
@@ -126,11 +135,46 @@ impl DaemonActor {
         facts.doubts.clear();
         let incident = facts.incident.take();
         info!(self.log, "file delivered"; "route" => &name, "file" => escape(path).into_owned(),
+            "stands_as" => stands_as.as_deref().map(|n| escape(n).into_owned()),
             "bytes" => sent.size, "bytes_sent" => bytes, "seconds" => took.as_secs_f64(), "next" => "its source is finished");
         if let Some(incident) = incident {
             self.recovered(incident);
         }
-        self.record_delivery(route, path, sent);
+        self.record_delivery(route, path, sent, stands_as);
+    }
+
+    /// Its name exists on the server, and the route skips such files: its source is finished.
+    fn skipped(
+        &mut self,
+        route: usize,
+        path: &str,
+        attempt: &Attempt,
+        source: Option<Stamp>,
+        now: Mono,
+    ) {
+        let name = self.routes[route].config.name.clone();
+        self.routes[route].failures = 0;
+        self.metrics.files(&name, FileOutcome::Skipped).inc();
+        if attempt.stage() != Stage::Opened {
+            // Its temp could not be taken away.
+            let due = Due::At(now + self.config.quarantine.hold);
+            self.routes[route].sweep_later(attempt.temp.clone(), None, due);
+        }
+        let Some(facts) = self.routes[route].backlog.facts(path) else {
+            return;
+        };
+        let stamp = source.unwrap_or(facts.stamp);
+        facts.delivered = Some(stamp);
+        facts.failures = 0;
+        facts.doubts.clear();
+        let incident = facts.incident.take();
+        info!(self.log, "file skipped"; "route" => &name, "file" => escape(path).into_owned(),
+            "error" => "its final name exists on the server (on_conflict = \"skip\")",
+            "bytes" => stamp.size, "next" => "its source is finished");
+        if let Some(incident) = incident {
+            self.recovered(incident);
+        }
+        self.record_delivery(route, path, stamp, None);
     }
 
     fn failed(

@@ -34,6 +34,7 @@ pub fn advice(trouble: &Trouble, route: &Route) -> String {
                 .replace("NAME", name)
         }
         Trouble::Ended => "the check gave up; run it again with the network quiet".into(),
+        Trouble::Conflict(_) => "its name was free a moment ago: try again".into(),
         Trouble::Source(_)
         | Trouble::Changed
         | Trouble::Vanished

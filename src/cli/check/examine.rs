@@ -260,9 +260,12 @@ fn fly(
     traces.file = attempt.stage() != Stage::Opened;
     sent.map_err(named("upload"))?;
     tell.fine("upload", format!("{} bytes sent and verified", stamp.size));
-    session
+    let placed = session
         .publish(&attempt, &traces.name)
         .map_err(named("rename"))?;
+    if let ftp::Placed::As(name) = placed {
+        traces.name = name;
+    }
     if !session.usable() {
         // Its reply came in part, then nothing more.
         return Err(("rename", Trouble::Timeout(Phase::Reply)));

@@ -15,7 +15,8 @@ use crate::spool::Stamp;
 /// "ftpl": whose file it is.
 const APPLICATION: i32 = 0x6674_706c;
 /// One entry takes the schema from its number to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
         route TEXT NOT NULL,
@@ -50,7 +51,12 @@ const MIGRATIONS: &[&str] = &["
         mtime_ns INTEGER NOT NULL,
         PRIMARY KEY (route, path)
     ) WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE attempt ADD COLUMN target TEXT;
+    ALTER TABLE delivery ADD COLUMN name TEXT;
+",
+];
 
 /// An open journal.
 pub struct Store {
@@ -201,13 +207,14 @@ impl Store {
     pub fn unfinished(&self) -> Result<Vec<Unfinished>, rusqlite::Error> {
         let mut attempts: HashMap<i64, Vec<KnownAttempt>> = HashMap::new();
         let mut query = self.connection.prepare(
-            "SELECT file, temp, stage, dev, ino, size, mtime_ns FROM attempt ORDER BY id",
+            "SELECT file, temp, stage, dev, ino, size, mtime_ns, target FROM attempt ORDER BY id",
         )?;
         let rows = query.query_map([], |row| {
             let attempt = KnownAttempt {
                 temp: row.get(1)?,
                 stage: Stage::from_u8(row.get(2)?),
                 sent: stamp(row, 3)?,
+                target: row.get(7)?,
             };
             Ok((row.get(0)?, attempt))
         })?;
@@ -335,17 +342,19 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             temp,
             stage,
             sent,
+            target,
         } => {
             let file = made_file_of(t, of)?;
-            let (dev, ino, size, mtime) = columns(*sent);
+            let ((dev, ino, size, mtime), stage) = (columns(*sent), *stage as u8);
             t.prepare_cached(
-                "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns, target)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
                  ON CONFLICT (file, temp) DO UPDATE SET stage = ?3,
                      dev = coalesce(?4, dev), ino = coalesce(?5, ino),
-                     size = coalesce(?6, size), mtime_ns = coalesce(?7, mtime_ns)",
+                     size = coalesce(?6, size), mtime_ns = coalesce(?7, mtime_ns),
+                     target = coalesce(?8, target)",
             )?
-            .execute(params![file, temp, *stage as u8, dev, ino, size, mtime])?;
+            .execute(params![file, temp, stage, dev, ino, size, mtime, target])?;
         }
         Change::Waiting {
             of,
@@ -357,7 +366,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
                 .execute(params![file, failures, next, error])?;
         }
-        Change::Delivered { of, sent, at } => {
+        Change::Delivered { of, sent, at, name } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
@@ -368,10 +377,12 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             t.prepare_cached("DELETE FROM attempt WHERE file = ?1")?
                 .execute(params![file])?;
             t.prepare_cached(
-                "INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns, name)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
-            .execute(params![&*of.route, &*of.path, at, dev, ino, size, mtime])?;
+            .execute(params![
+                &*of.route, &*of.path, at, dev, ino, size, mtime, name
+            ])?;
         }
         Change::Finished { of, kept } => {
             forget(t, of)?;

@@ -24,11 +24,14 @@ fn change() -> impl Strategy<Value = Change> {
     let of = || (0u8..2, 0u8..3).prop_map(|(r, p)| key(r, p));
     let sent = || prop::option::of((0u64..4).prop_map(version));
     prop_oneof![
-        (of(), 0u8..3, 0u8..4, sent()).prop_map(|(of, temp, stage, sent)| Change::Attempt {
-            of,
-            temp: format!("t{temp}"),
-            stage: Stage::from_u8(stage),
-            sent,
+        (of(), 0u8..3, 0u8..4, sent(), 0u8..3).prop_map(|(of, temp, stage, sent, target)| {
+            Change::Attempt {
+                of,
+                temp: format!("t{temp}"),
+                stage: Stage::from_u8(stage),
+                sent,
+                target: (target > 0).then(|| format!("n{target}")),
+            }
         }),
         (of(), 1u32..9).prop_map(|(of, failures)| Change::Waiting {
             of,
@@ -40,6 +43,7 @@ fn change() -> impl Strategy<Value = Change> {
             of,
             sent: version(n),
             at: 1.0,
+            name: None,
         }),
         (of(), sent()).prop_map(|(of, kept)| Change::Finished { of, kept }),
         of().prop_map(|of| Change::Forgotten { of }),
@@ -88,17 +92,20 @@ impl Model {
                 temp,
                 stage,
                 sent,
+                target,
             } => {
                 let attempts = &mut self.file(of).attempts;
                 match attempts.iter_mut().find(|a| a.temp == *temp) {
                     Some(known) => {
                         known.stage = *stage;
                         known.sent = sent.or(known.sent);
+                        known.target = target.clone().or(known.target.take());
                     }
                     None => attempts.push(KnownAttempt {
                         temp: temp.clone(),
                         stage: *stage,
                         sent: *sent,
+                        target: target.clone(),
                     }),
                 }
             }
@@ -221,6 +228,7 @@ fn a_batch_that_fails_changes_nothing() {
         of: key(0, 0),
         sent: version(1),
         at: 1.0,
+        name: Some("p-1".into()),
     };
     assert!(store.apply([&change, &Change::Probe].into_iter()).is_err());
     store
