@@ -175,6 +175,7 @@ impl Service {
                     store,
                     path,
                     unfinished,
+                    no_resend,
                     ..
                 },
         } = origin;
@@ -197,6 +198,7 @@ impl Service {
                 sabotage,
                 journal,
                 unfinished,
+                no_resend,
             }
         };
         let history = config.history;

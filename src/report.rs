@@ -34,6 +34,9 @@ pub struct RouteStatus {
     pub waiting: usize,
     /// Files waiting in their back-off.
     pub backing_off: usize,
+    /// Files in the spool that are not settled yet, or are open for writing.
+    #[serde(default)]
+    pub settling: u64,
     /// Files delivered since the start.
     pub delivered: u64,
     /// Why nothing is dispatched, if so.
@@ -63,6 +66,9 @@ pub struct SlotStatus {
     pub file: Option<String>,
     /// Bytes of it handed to the kernel.
     pub bytes_sent: u64,
+    /// Its size, once its source is open.
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
     /// Missed beats in a row.
     pub failures: u32,
     /// How long ago the Ping of its last good beat was sent, seconds.

@@ -50,6 +50,8 @@ pub struct SpoolState {
     pub problem: Option<String>,
     /// Files waiting, those at the daemon included.
     pub files: u64,
+    /// Those of them that are not settled yet, or are open for writing.
+    pub settling: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.

@@ -30,6 +30,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long the journal remembers delivered files.
     pub history: Duration,
+    /// Kept files whose record is lost are sent again. No key: `ftpulse run --accept-resend`.
+    pub accept_resend: bool,
     /// The HTTP side.
     pub http: Http,
     /// Logging.
@@ -140,6 +142,8 @@ pub struct Route {
     pub recursive: bool,
     /// How long a file must stay unchanged before it is taken.
     pub settle: Duration,
+    /// A file is taken when its name with this suffix appears; it need not settle then.
+    pub ready_suffix: Option<String>,
     /// The order of dispatch.
     pub order: Order,
     /// How the sent file is verified before it is published.

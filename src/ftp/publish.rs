@@ -14,6 +14,7 @@ use super::{Session, Trouble};
 use crate::config::OnConflict;
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
 use crate::core::naming;
+use crate::failpoint;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
 
@@ -99,7 +100,10 @@ impl Session {
     fn publish_as(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
         let renamed = self.rename(&attempt.temp, target);
         match &renamed {
-            Ok(()) => attempt.enter(Stage::Published),
+            Ok(()) => {
+                attempt.enter(Stage::Published);
+                failpoint::at("published");
+            }
             // A clear no before any RNTO: not published, and no question about the temp can ever
             // be taken to mean that it was (a server that forbids renames says 550 to all).
             Err(Trouble::Refused {
@@ -129,11 +133,13 @@ impl Session {
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
         let (from, to) = (self.wire(from)?, self.wire(to)?);
         self.command("RNFR", &from, &[Status::RequestFilePending])?;
+        failpoint::at("rnfr-accepted");
         self.command(
             "RNTO",
             &to,
             &[Status::RequestedFileActionOk, Status::CommandOk],
         )?;
+        failpoint::at("rnto-accepted");
         Ok(())
     }
 
@@ -164,7 +170,10 @@ fn told_absent(answer: Result<Status, Trouble>) -> Result<bool, Trouble> {
 pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
     let name = session.wire(temp)?;
     match session.step("DELE", |client| client.rm(name)) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            failpoint::at("taken-away");
+            Ok(true)
+        }
         Err(Trouble::Refused {
             code: 421,
             text,
@@ -266,7 +275,10 @@ fn ask(session: &mut Session, old: &Attempt, fresh: &Attempt) -> Result<Answer, 
         return Err(trouble);
     }
     match session.rename(&old.temp, &fresh.temp) {
-        Ok(()) => Ok(Answer::Renamed),
+        Ok(()) => {
+            failpoint::at("renamed-anew");
+            Ok(Answer::Renamed)
+        }
         Err(Trouble::Refused { verb, code, .. }) if code != 421 => {
             fresh.enter(Stage::Opened);
             let absent = verb == "RNFR" && code == 550 && session.absent(&old.temp)?;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use super::claims::{Claim, Claims};
 use super::{Stop, WorkerHandle};
 use crate::core::journey::Stage;
+use crate::failpoint;
 use crate::spool::Stamp;
 use crate::spool::journal::{Change, Done, Journal, Key, KnownAttempt};
 
@@ -96,7 +97,14 @@ impl Attempt {
     /// # Errors
     /// The worker was stopped, or the journal cannot be written: then the step must not be taken.
     pub fn journalled(&self, handle: &WorkerHandle) -> Result<Result<(), Unwritten>, Stop> {
-        handle.write(&self.journal, self.change())
+        let (before, after) = match self.stage() {
+            Stage::Publishing | Stage::Published => ("publishing-decided", "publishing-stands"),
+            Stage::Opened | Stage::Sending => ("sending-decided", "sending-stands"),
+        };
+        failpoint::at(before);
+        let written = handle.write(&self.journal, self.change());
+        failpoint::at(after);
+        written
     }
 
     fn note(&self) {

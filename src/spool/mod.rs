@@ -4,6 +4,8 @@ pub mod finish;
 mod folder;
 pub mod journal;
 pub mod lock;
+pub mod locked;
+pub mod marker;
 mod memory;
 pub mod said;
 pub mod scan;

@@ -28,7 +28,7 @@ use super::still::Still;
 use super::taking::{Taking, check_name};
 use super::waiting::{BATCH, Waiting};
 use super::watch::{FsEvent, Inlet, Kind};
-use super::{Candidate, Clock, Facts, Now, Stamp};
+use super::{Candidate, Clock, Facts, Now, Stamp, marker};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::sys::file;
@@ -74,6 +74,8 @@ pub struct State {
     pub problem: Option<String>,
     /// Files waiting, those at the daemon included.
     pub files: u64,
+    /// Those of them that are not settled yet, or are open for writing.
+    pub settling: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
@@ -156,7 +158,7 @@ impl Work {
         let folder = Folder::new(route.clone(), lock, inlet, log.clone());
         Ok(Self {
             taking: Taking::new(&route)?,
-            settle: Settle::new(route.settle, UNSETTLED_MAX),
+            settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
             kept_before: Vec::new(),
@@ -268,6 +270,9 @@ impl Work {
             self.gone(rel);
         }
         self.look_at(rel, sight, kind != Kind::Seen);
+        if let Some(marked) = self.taking.marked_by(rel) {
+            self.look_at(marked, Sight::Seen, false);
+        }
         self.state_changed = true;
     }
 
@@ -317,6 +322,7 @@ impl Work {
 
     fn take_in(&mut self, rel: &str, facts: Facts, sight: Sight, now: Now) {
         if self.memory.is_offered(rel)
+            || !self.is_marked(rel)
             || self.memory.is_kept(rel, &facts.stamp)
             || self.waiting.get(rel) == Some(facts)
         {
@@ -329,6 +335,19 @@ impl Work {
             Verdict::Waits => {}
             Verdict::Full => self.rest.add(&facts.stamp),
         }
+    }
+
+    /// Whether a marker releases it, or none is waited for.
+    fn is_marked(&mut self, rel: &str) -> bool {
+        let Some(marker) = marker::path_of(&self.route, rel) else {
+            return true;
+        };
+        let root = self.folder.root();
+        let is = root.is_some_and(|root| marker::look(root, &marker).is_some());
+        if !is {
+            self.waiting.remove(rel);
+        }
+        is
     }
 
     fn enqueue(&mut self, rel: &str, facts: Facts) {
@@ -345,7 +364,7 @@ impl Work {
         let Ok(stat) = file::stat_beneath(root, rel) else {
             return;
         };
-        if !file::is_regular(&stat) || !self.taking.takes(rel) {
+        if !file::is_regular(&stat) || !self.taking.takes(rel) || !self.is_marked(rel) {
             return;
         }
         let facts = facts_of(&stat);
@@ -380,6 +399,14 @@ impl Work {
 
     fn say(&mut self, path: &[u8], reason: &str) {
         say(&mut self.said, &self.log, path, reason);
+    }
+}
+
+/// How long a file has to rest: a marker says that it is whole, then there is nothing to wait for.
+fn settling(route: &Route) -> Duration {
+    match route.ready_suffix {
+        Some(_) => Duration::ZERO,
+        None => route.settle,
     }
 }
 

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use slog::{debug, info};
 
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
+use crate::failpoint;
 use crate::ftp::{self, Landed, Placed, Resolved, Session, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
@@ -298,6 +298,7 @@ fn deliver(
         }
         return Err(trouble);
     }
+    failpoint::at("verified");
     Ok(match session.publish(&upload.attempt, target)? {
         Placed::As(name) => End::Delivered(
             Landed {
@@ -310,7 +311,7 @@ fn deliver(
     })
 }
 
-/// Opens the source under a shared lock (S2): whoever holds it exclusively is still at work.
+/// Opens the source under shared locks (S2): whoever holds it exclusively is still at work.
 fn open_source(
     setup: &Setup,
     upload: &Upload,
@@ -320,19 +321,14 @@ fn open_source(
     handle.pass(Point::Source);
     let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
     handle.check()?;
-    let (file, stamp) = opened?;
-    if stamp != upload.settled {
-        return Err(Trouble::Changed);
-    }
+    let (file, _) = opened?;
     let (pause, mut left) = (
         setup.timers.read_lock_interval,
         setup.timers.read_lock_retries,
     );
-    while rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+    while let Err(locked) = spool::locked::share(&file) {
         if left == 0 {
-            return Err(Trouble::Source(
-                "the source is locked by another process".into(),
-            ));
+            return Err(Trouble::Source(format!("the source is {locked}")));
         }
         left -= 1;
         handle.begin(Phase::Lock, Some(pause * 2 + Duration::from_secs(1)));
@@ -341,10 +337,18 @@ fn open_source(
             Ok(Err(Stop::Ended)) => return Err(Trouble::Ended),
             Err(error) => return Err(Trouble::from_io(handle, "waiting for the lock", &error)),
         }
-        info!(setup.log, "the source is locked"; "file" => escape(&upload.path), "left" => left,
-            "next" => "the lock is tried again");
+        info!(setup.log, "the source is locked"; "file" => escape(&upload.path),
+            "error" => escape(&locked.to_string()), "left" => left, "next" => "the lock is tried again");
     }
     handle.begin(Phase::LocalFile, None);
+    let unseen = |e: std::io::Error| Trouble::Source(format!("looking at the source failed: {e}"));
+    // Under the lock: who held it may have written meanwhile, or taken the marker back.
+    let stamp = spool::stamp_of(&file).map_err(unseen)?;
+    let released = spool::marker::releases(&setup.route, &upload.path).map_err(unseen)?;
+    handle.check()?;
+    if stamp != upload.settled || !released {
+        return Err(Trouble::Changed);
+    }
     Ok((file, stamp))
 }
 

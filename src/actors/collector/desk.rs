@@ -175,6 +175,7 @@ impl Desk {
                 let State {
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
                 } = state;
@@ -182,6 +183,7 @@ impl Desk {
                     route,
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
                 };
@@ -189,6 +191,7 @@ impl Desk {
                     let SpoolState {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
                         ..
@@ -196,6 +199,7 @@ impl Desk {
                     Report::State(State {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
                     })

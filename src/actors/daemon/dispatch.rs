@@ -42,6 +42,9 @@ impl DaemonActor {
             .iter()
             .any(|s| s.route == route && s.job.is_some());
         // A destination that is down is probed by one slot at a time.
+        if state.no_resend.is_some() {
+            return;
+        }
         if state.suspended || now < state.paused || (state.failures > 0 && busy) {
             return;
         }

@@ -141,6 +141,8 @@ pub struct Parts {
     pub journal: Journal,
     /// What it knows from an earlier life.
     pub unfinished: Vec<Unfinished>,
+    /// Why routes that keep their files must not send.
+    pub no_resend: Option<String>,
 }
 
 impl DaemonActor {
@@ -154,7 +156,11 @@ impl DaemonActor {
         };
         debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
             "next" => "they answer for silent workers");
-        let state = |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route());
+        let state = |r: &Arc<_>| {
+            let mut state = RouteState::new(Arc::clone(r), look_ups.of_another_route());
+            state.keep_from_sending(parts.no_resend.as_ref());
+            state
+        };
         let routes: Vec<_> = parts.config.routes.values().map(state).collect();
         Self {
             routes,
@@ -282,6 +288,7 @@ impl Actor for DaemonActor {
         let this = ctx.address();
         let unfinished = std::mem::take(&mut self.unfinished);
         self.remember(unfinished);
+        self.tell_problems();
         self.make_slots(&this);
         for index in 0..self.routes.len() {
             self.want(index);

@@ -11,6 +11,7 @@ use super::DaemonActor;
 use super::route::FileFacts;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -147,6 +148,7 @@ impl DaemonActor {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
                     {
+                        failpoint::at("delivery-stands");
                         self.finish(route, &path, sent);
                     }
                 }

@@ -14,6 +14,7 @@ use crate::core::journey::Stage;
 use crate::core::names::{AttemptResult, Cause, FileOutcome, Phase};
 use crate::core::retry::Backoff;
 use crate::core::stall;
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -116,6 +117,7 @@ impl DaemonActor {
         took: Mono,
         stands_as: Option<String>,
     ) {
+        failpoint::at("delivery-reported");
         let name = self.routes[route].config.name.clone();
         self.routes[route].failures = 0;
         self.routes[route].delivered += 1;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use slog::{Logger, error, info};
 
 use crate::clock::Mono;
-use crate::config::Route;
+use crate::config::{After, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
@@ -66,12 +66,16 @@ pub struct RouteState {
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
+    /// Why nothing of it may be sent before a person wants it.
+    pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
     /// Files that failed in an earlier life and have not come again: how often, and until when
     /// they wait. Bounded by what one life can know.
     pub failed_before: HashMap<Arc<str>, (u32, Mono)>,
     pub delivered: u64,
     pub problem: Option<String>,
+    /// Files in the spool that are not settled yet.
+    pub settling: u64,
 }
 
 impl RouteState {
@@ -87,10 +91,12 @@ impl RouteState {
             no_session: String::new(),
             last_failure: None,
             suspended: false,
+            no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),
             delivered: 0,
             problem: None,
+            settling: 0,
         }
     }
 
@@ -110,16 +116,25 @@ impl RouteState {
             destination: self.config.server.key(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
+            settling: self.settling,
             delivered: self.delivered,
             suspended: self
                 .suspended
-                .then(|| "two of its workers cannot end".into()),
+                .then(|| "two of its workers cannot end".into())
+                .or_else(|| self.no_resend.clone()),
             spool_problem: self.problem.clone(),
             destination_problem: no_session,
             last_failure: failed
                 .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),
         }
+    }
+
+    /// A route that keeps its files must not send them all again.
+    pub fn keep_from_sending(&mut self, why: Option<&String>) {
+        self.no_resend = why
+            .filter(|_| matches!(self.config.after, After::Keep))
+            .cloned();
     }
 
     /// Suspends or resumes the route; says so once.

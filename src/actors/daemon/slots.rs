@@ -68,12 +68,15 @@ pub enum RunningKind {
 
 impl Slot {
     pub fn status(&self) -> SlotStatus {
-        let file = match &self.job {
+        let (file, file_bytes) = match &self.job {
             Some(Running {
-                kind: RunningKind::Upload { path, .. },
+                kind: RunningKind::Upload { path, attempt },
                 ..
-            }) => Some(log::escape(path).into_owned()),
-            _ => None,
+            }) => {
+                let size = attempt.source().map(|sent| sent.size);
+                (Some(log::escape(path).into_owned()), size)
+            }
+            _ => (None, None),
         };
         SlotStatus {
             slot: self.number,
@@ -85,6 +88,7 @@ impl Slot {
                 .into(),
             file,
             bytes_sent: self.handle.as_ref().map_or(0, |h| h.bytes()),
+            file_bytes,
             failures: self.beat.failures(),
             silence_seconds: clock::mono()
                 .saturating_sub(self.silences.last_good)

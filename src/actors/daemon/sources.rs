@@ -6,6 +6,7 @@ use super::route::{FileFacts, RouteState};
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use crate::clock;
+use crate::failpoint;
 use crate::log::escape;
 use crate::spool::Stamp;
 use crate::spool::finish::Finished;
@@ -72,6 +73,7 @@ impl DaemonActor {
         self.metrics.spool_files(name).set(state.files as i64);
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
+        self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();
     }
@@ -81,6 +83,7 @@ impl DaemonActor {
         let named = |r: &RouteState| {
             r.problem
                 .as_ref()
+                .or(r.no_resend.as_ref())
                 .map(|p| format!("route {}: {p}", r.config.name))
         };
         let journal = self.record.problem.as_ref();
@@ -118,6 +121,7 @@ impl DaemonActor {
         let Some(index) = self.route_index(&done.route) else {
             return;
         };
+        failpoint::at("source-finished");
         self.routes[index].finishing = self.routes[index].finishing.saturating_sub(1);
         let target = self.routes[index].target(&done.path);
         self.targets.remove(&target);

@@ -6,13 +6,18 @@ use slog::{debug, error, info, warn};
 use super::{Report, Work};
 use crate::config::After;
 use crate::spool::Stamp;
-use crate::spool::finish::{self, Finished};
+use crate::spool::finish::{self, Finished, Known};
 
 impl Work {
     /// Does with a delivered source what the route says. After an error the file stays offered:
     /// the daemon may ask again, or forget it.
     pub(super) fn finish(&mut self, path: String, sent: Stamp, token: u64) {
-        let outcome = finish::finish(&self.route, &path, sent);
+        let known = Known {
+            marker: self.memory.marker(&path),
+            // A file of this life was offered first.
+            earlier: !self.memory.is_offered(&path),
+        };
+        let outcome = finish::finish(&self.route, &path, sent, known);
         if let Ok(finished) = &outcome {
             self.memory.take_back(&path);
             self.moved_on = true;

@@ -9,8 +9,10 @@ use slog::{Logger, debug, info, warn};
 
 use super::{BATCH, Work, say};
 use crate::clock::Mono;
+use crate::config::Route;
 use crate::spool::finish::{self, Leftover};
 use crate::spool::folder::{Folder, Look};
+use crate::spool::marker;
 use crate::spool::memory::Memory;
 use crate::spool::said::Said;
 use crate::spool::scan::{Eyes, Finds, Scan, Totals};
@@ -220,6 +222,7 @@ impl Work {
         };
         let mut sieve = Sieve {
             root: &root,
+            route,
             folder,
             memory,
             said,
@@ -260,6 +263,7 @@ impl Work {
 /// What a scan asks this route's memory.
 struct Sieve<'a> {
     root: &'a OwnedFd,
+    route: &'a Route,
     folder: &'a mut Folder,
     memory: &'a mut Memory,
     said: &'a mut Said,
@@ -279,6 +283,8 @@ impl Eyes for Sieve<'_> {
         !self.memory.is_offered(rel)
             && !self.memory.is_kept(rel, &facts.stamp)
             && !self.memory.is_refused(rel, facts)
+            && marker::path_of(self.route, rel)
+                .is_none_or(|m| marker::look(self.root, &m).is_some())
     }
 
     fn left_alone(&mut self, rel: &[u8], reason: &str) {
