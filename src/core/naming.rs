@@ -2,6 +2,10 @@
 //! taken, the temporary name while it is sent, the marker that tells that it is whole. Every name
 //! fits into what file systems take, and stays where it belongs.
 
+mod pattern;
+
+pub use pattern::{LITERAL_MAX, Pattern, Unfit};
+
 /// Longest file name that common file systems take, bytes.
 const NAME_MAX: usize = 255;
 

@@ -58,6 +58,7 @@ impl DaemonActor {
                 path: Arc::clone(&path),
             };
             let claims = self.claims_of(route);
+            let temps = &Arc::clone(&self.routes[route].config).publishing.temps;
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -65,7 +66,7 @@ impl DaemonActor {
                 self.finish(route, &path, sent);
                 continue;
             }
-            let temp = token::temp_name(&path, &self.agent, &token::new());
+            let temp = temps.temp(&path, &self.agent, &token::new());
             let attempt = Attempt::new(temp, of, self.record.journal.clone());
             let attempt = Arc::new(match claims {
                 Some((claims, place)) => attempt.claiming(claims, place),

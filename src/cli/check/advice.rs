@@ -120,9 +120,14 @@ fn of_refusal(verb: &str, code: u32, name: &str) -> String {
             "the remote folder cannot be entered: check the path in routes.{name}.server (it is \
              relative to the login folder; %2F at its start makes it absolute) and the rights there"
         ),
-        ("MKD", _) | ("STOR", 550 | 553) => "the user may not write there: ask the server's \
-             keeper for the right to make files in that folder"
+        ("MKD", _) => "the user may not write there: ask the server's keeper for the right to \
+             make files in that folder"
             .into(),
+        ("STOR", 550 | 553) => format!(
+            "the user may not write there: ask the server's keeper for the right to make files in \
+             that folder; if it only refuses names with a leading dot, set \
+             routes.{name}.temp_pattern = \"{{name}}.{{token}}.part\""
+        ),
         ("STOR", 452 | 552) => {
             "the server has no room for it: ask for space or a larger quota".into()
         }

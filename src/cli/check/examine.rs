@@ -212,7 +212,8 @@ fn try_canary(
     has_mdtm: bool,
 ) -> Result<(), Failure> {
     let name = format!("ftpulse-check-{}", token::new());
-    let temp = token::temp_name(&name, "check", &token::new());
+    let temps = &tell.setup.route.publishing.temps;
+    let temp = temps.temp(&name, "check", &token::new());
     let mut traces = Traces {
         temp,
         name,
