@@ -16,10 +16,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use ftpulse::lab::{Event, LabServer, Script};
+use ftpulse::lab::{Event, Fault, Kind, LabServer, Script, Step};
 use support::servers::{Opts, Server};
-use support::service::Settings;
-use support::{PATIENCE, content, temp_dir};
+use support::service::{Ftpulse, Settings};
+use support::{PATIENCE, content, temp_dir, wait_until};
 
 /// The files of a folder with their bytes, temp names included.
 fn folder(path: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -89,4 +89,193 @@ fn a_temp_name_has_the_form_of_its_route_and_the_mark_of_its_agent() {
     let (agents, tokens): (Vec<_>, Vec<_>) = (agents.collect(), tokens.collect());
     assert!(agents[0].len() == 8 && agents[0] == agents[1], "{seen:?}");
     assert!(tokens[0].len() == 16 && tokens[0] != tokens[1], "{seen:?}");
+}
+
+/// A route that sends straight to the lab.
+fn direct_to(lab: &LabServer) -> Settings {
+    Settings::new()
+        .quick()
+        .route_to("main", &lab.url("in"), lab.password())
+        .key("routes.main.publish", "direct")
+}
+
+/// A server that cuts a file off in the middle, once, and says nothing more in that session.
+fn torn_once(root: &Path) -> LabServer {
+    let after = 10_000;
+    let reset = Kind::Reset {
+        after,
+        silent: true,
+    };
+    LabServer::start(root, Fault::new(reset).first(1)).unwrap()
+}
+
+fn delivered(service: &Ftpulse) -> f64 {
+    let labels = [("route", "main"), ("outcome", "delivered")];
+    service.metrics().sum("ftpulse_files_total", &labels)
+}
+
+/// vsftpd that refuses to rename and to delete, and is slow enough to be caught in the middle of a
+/// file: a killed service's part is not delivered and is no conflict, and is stored over.
+#[test]
+fn a_server_that_refuses_to_rename_gets_files_straight_under_their_names() {
+    let slow = ["anon_max_rate=1000000", "local_max_rate=1000000"];
+    let denied = Opts::default().line("cmds_denied=RNFR,RNTO,DELE");
+    let server = Server::vsftpd(denied.line(slow[0]).line(slow[1]));
+    let bytes = content(1, 2_000_000);
+    let service = Settings::new().quick().route("main", &server, "in").start();
+    service.put("main", "small.csv", b"small");
+    let line = service.wait_log("upload failed", |l| l["file"] == "small.csv");
+    let error = line["error"].as_str().unwrap();
+    assert!(error.contains("RNFR"), "{error}");
+    drop(service);
+
+    let service = Settings::new()
+        .quick()
+        .route("main", &server, "out")
+        .key("routes.main.publish", "direct")
+        .key("routes.main.on_conflict", "fail")
+        .start();
+    let warned = service.lines().into_iter().any(|l| {
+        let text = l.to_string();
+        text.contains("routes.main.publish") && text.contains("torn")
+    });
+    assert!(warned, "{}", service.log_text());
+    service.put("main", "x.csv", &bytes);
+    let target = server.path("out/x.csv");
+    wait_until("a part is there", PATIENCE, || {
+        fs::metadata(&target).is_ok_and(|meta| meta.len() > 0)
+    });
+    let service = service.kill_and_restart();
+    let part = fs::metadata(&target).unwrap().len();
+    assert!(part < 2_000_000, "it was not caught in the middle");
+    service.wait_delivered("x.csv");
+    service.wait_spool_empty("main", PATIENCE);
+    only(&server.path("out"), "x.csv", &bytes);
+    service.wait_log("a part cannot be taken away", |_| true);
+
+    // What others have under that name is still a conflict.
+    service.put("main", "x.csv", b"another");
+    let line = service.wait_log("upload failed", |l| l["file"] == "x.csv");
+    assert!(line["error"].as_str().unwrap().contains("exists"), "{line}");
+    only(&server.path("out"), "x.csv", &bytes);
+}
+
+/// The back-off is an hour: what was torn does not wait for it.
+#[test]
+fn a_torn_file_is_sent_again_at_once_and_counts_once() {
+    for way in ["overwrite", "skip", "fail", "rename"] {
+        let root = temp_dir();
+        let lab = torn_once(root.path());
+        let service = direct_to(&lab)
+            .key("routes.main.on_conflict", way)
+            .key("retry.first", "1h")
+            .key("retry.max", "1h")
+            .start();
+        let bytes = content(2, 50_000);
+        service.put("main", "a/x.csv", &bytes);
+        let line = service.wait_delivered("a/x.csv");
+        service.wait_spool_empty("main", PATIENCE);
+        only(&root.path().join("in/a"), "x.csv", &bytes);
+        assert_eq!(line["bytes_sent"], 50_000, "{way}");
+        assert_eq!(lab.counters().strikes, 1);
+        assert_eq!(delivered(&service), 1.0, "{way}");
+        assert_eq!(lab.counters().rename_count, 0);
+    }
+}
+
+/// The process dies with a part under the final name: the next life sends the file again under the
+/// same name, whatever the route says of names that exist.
+#[test]
+fn a_part_of_an_earlier_life_is_neither_delivered_nor_a_conflict() {
+    for way in ["overwrite", "skip", "fail", "rename"] {
+        let root = temp_dir();
+        let stop = Kind::StopReading { after: 10_000 };
+        let lab = LabServer::start(root.path(), Fault::new(stop).first(1)).unwrap();
+        let mut events = lab.events();
+        let taken = if way == "rename" { "x.csv" } else { "other" };
+        fs::create_dir(root.path().join("in")).unwrap();
+        fs::write(root.path().join("in").join(taken), b"theirs").unwrap();
+        let service = direct_to(&lab).key("routes.main.on_conflict", way).start();
+        let bytes = content(3, 9_000_000);
+        service.put("main", "x.csv", &bytes);
+        let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+        assert!(struck.is_some());
+        let service = service.kill_and_restart();
+        let line = service.wait_delivered("x.csv");
+        service.wait_spool_empty("main", PATIENCE);
+        assert_eq!(line["bytes_sent"], 9_000_000, "{way}");
+        lab.thaw();
+        let own = if way == "rename" { "x-1.csv" } else { "x.csv" };
+        let found = folder(&root.path().join("in"));
+        assert_eq!(found.len(), 2, "{way}: {:?}", found.keys());
+        assert!(found[own] == bytes && found[taken] == b"theirs", "{way}");
+    }
+}
+
+/// No 226 came: the size may be right, but nothing says that the server has it all.
+#[test]
+fn without_a_226_the_size_proves_nothing() {
+    let root = temp_dir();
+    let silent = Fault::new(Kind::NoReply(Step::Final)).first(1);
+    let lab = LabServer::start(root.path(), silent).unwrap();
+    let service = direct_to(&lab).key("timers.reply", "1s").start();
+    let bytes = content(4, 50_000);
+    service.put("main", "x.csv", &bytes);
+    let line = service.wait_delivered("x.csv");
+    assert_eq!(line["bytes_sent"], 50_000);
+    assert_eq!(lab.counters().stor_count, 2);
+    only(&root.path().join("in"), "x.csv", &bytes);
+}
+
+/// The 226 was read, then the session is lost before SIZE was answered.
+#[test]
+fn after_a_226_the_size_decides_what_is_in_doubt() {
+    for found in ["whole", "torn", "taken away"] {
+        let root = temp_dir();
+        let silent = Fault::new(Kind::NoReply(Step::Size)).first(1);
+        let lab = LabServer::start(root.path(), silent).unwrap();
+        let mut events = lab.events();
+        let service = direct_to(&lab).key("timers.reply", "1s").start();
+        let bytes = content(5, 50_000);
+        service.put("main", "x.csv", &bytes);
+        let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+        assert!(struck.is_some());
+        let target = root.path().join("in/x.csv");
+        match found {
+            "torn" => {
+                let file = fs::File::options().write(true).open(target);
+                file.unwrap().set_len(49_999).unwrap();
+            }
+            "taken away" => fs::remove_file(target).unwrap(),
+            _ => {}
+        }
+        let line = service.wait_delivered("x.csv");
+        service.wait_spool_empty("main", PATIENCE);
+        let (sent, stored) = if found == "torn" { (50_000, 2) } else { (0, 1) };
+        assert_eq!(line["bytes_sent"], sent, "{found}");
+        assert_eq!(lab.counters().stor_count, stored, "{found}");
+        if found == "taken away" {
+            assert!(folder(&root.path().join("in")).is_empty());
+        } else {
+            only(&root.path().join("in"), "x.csv", &bytes);
+        }
+    }
+}
+
+/// The source is taken back after its part was seen: the part goes too.
+#[test]
+fn a_part_goes_when_its_source_is_taken_back() {
+    let root = temp_dir();
+    let stop = Kind::StopReading { after: 10_000 };
+    let lab = LabServer::start(root.path(), Fault::new(stop).first(1)).unwrap();
+    let mut events = lab.events();
+    let service = direct_to(&lab).start();
+    let source = service.put("main", "x.csv", &content(6, 9_000_000));
+    let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+    assert!(struck.is_some());
+    fs::remove_file(source).unwrap();
+    wait_until("the part is gone", PATIENCE, || {
+        !root.path().join("in/x.csv").exists()
+    });
+    assert_eq!(delivered(&service), 0.0);
 }

@@ -127,6 +127,7 @@ impl Builder {
                 idle.push((settle, format!("{suffix} says when a file is whole")));
             }
         }
+        self.warnings.extend(super::publishing::warnings(s));
         for (name, why) in idle {
             let origin = self.settings.origin(&name);
             let text = format!("{name} (from {origin}) has no effect: {why}");

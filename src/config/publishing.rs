@@ -2,12 +2,14 @@
 //! about names on the server.
 
 use super::fault::Wrong;
-use super::settings::Settings;
+use super::settings::{DEFAULT, Settings};
 use crate::core::naming::{LITERAL_MAX, Pattern};
 
 /// How a file gets its final name.
 #[derive(Debug, Clone, Default)]
 pub struct Publishing {
+    /// Straight under its final name, without a rename.
+    pub direct: bool,
     /// Form of the temporary names.
     pub temps: Pattern,
     /// What happens when the final name exists.
@@ -33,6 +35,7 @@ pub(super) fn of(s: &Settings, route: &str) -> Publishing {
     let name = |leaf: &str| format!("routes.{route}.{leaf}");
     let temps = s.text(&name("temp_pattern"));
     Publishing {
+        direct: s.choice(&name("publish")) == "direct",
         // What is refused is told by `check`; the model is not made then.
         temps: temps.map_or_else(Pattern::default, |text| {
             Pattern::of_temps(&text).unwrap_or_default()
@@ -44,6 +47,26 @@ pub(super) fn of(s: &Settings, route: &str) -> Publishing {
             _ => OnConflict::Overwrite,
         },
     }
+}
+
+/// What publishing without a rename gives up, for whoever starts the service.
+pub(super) fn warnings(s: &Settings) -> Vec<String> {
+    let direct = s.routes.keys().filter(|route| of(s, route).direct);
+    let told = direct.flat_map(|route| {
+        let pattern = format!("routes.{route}.temp_pattern");
+        let idle = (s.origin(&pattern) != DEFAULT).then(|| {
+            let origin = s.origin(&pattern);
+            format!("{pattern} (from {origin}) has no effect: routes.{route}.publish is \"direct\"")
+        });
+        let torn = format!(
+            "routes.{route}.publish = \"direct\": files are seen under their final names while \
+             they are sent, and torn after a failure until they are sent again; after a lost \
+             reply only the size tells whether a file arrived. Use it only where the server \
+             refuses to rename"
+        );
+        [Some(torn), idle].into_iter().flatten()
+    });
+    told.collect()
 }
 
 /// The forms of names on the server have to tell them from final names.

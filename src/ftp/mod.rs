@@ -4,6 +4,7 @@
 
 mod conflict;
 mod dial;
+mod direct;
 mod error;
 mod plain;
 mod probe;
@@ -12,6 +13,7 @@ mod session;
 mod transfer;
 mod wire;
 
+pub use direct::{Settled, settle};
 pub use error::Trouble;
 pub use probe::{Features, Listing};
 pub use publish::{Landed, Placed, Resolved, resolve, take_away};

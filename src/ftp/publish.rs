@@ -120,7 +120,7 @@ impl Session {
     /// Says so where the server has put another name in the place of one that it does not like
     /// (pure-ftpd makes "x_" of "x "). It is delivered all the same: sent again it would only
     /// come to the same end.
-    fn look_after(&mut self, target: &str) -> Result<(), Trouble> {
+    pub(super) fn look_after(&mut self, target: &str) -> Result<(), Trouble> {
         if is_risky(target) && self.has_size && self.absent(target)? {
             warn!(self.setup.log, "the server has the file under another name";
                 "file" => crate::log::escape(target).into_owned(),

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::claims::{Claim, Claims};
 use super::{Stop, WorkerHandle};
@@ -21,6 +21,8 @@ pub struct Attempt {
     sent: OnceLock<Stamp>,
     aim: Mutex<Option<Aim>>,
     claims: Option<(Claims, String)>,
+    /// It stores straight under its final name.
+    direct: bool,
     journal: Journal,
     of: Key,
 }
@@ -28,8 +30,8 @@ pub struct Attempt {
 /// The final name that an attempt has chosen, below the remote folder.
 struct Aim {
     name: String,
-    /// Nobody else may choose it meanwhile.
-    _claim: Option<Claim>,
+    /// Nobody else may choose it meanwhile; the attempt that stores over a part shares it.
+    claim: Option<Arc<Claim>>,
 }
 
 /// The journal cannot be written: the step that was to follow must not be taken.
@@ -45,9 +47,46 @@ impl Attempt {
             sent: OnceLock::new(),
             aim: Mutex::new(None),
             claims: None,
+            direct: false,
             journal,
             of,
         }
+    }
+
+    /// One that stores straight under the final name that it aims at.
+    #[must_use]
+    pub fn directly(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+
+    /// The name and the stage of its STOR.
+    pub fn storing(&self) -> (String, Stage) {
+        match self.target() {
+            Some(target) if self.direct => (target, Stage::Storing),
+            _ => (self.temp.clone(), Stage::Sending),
+        }
+    }
+
+    /// Its 226 was read. False when a successor has given the attempt up meanwhile.
+    pub fn stored(&self) -> bool {
+        if !self.direct {
+            return true;
+        }
+        let (storing, stored) = (Stage::Storing as u8, Stage::Stored as u8);
+        let moved = self.stage.compare_exchange(storing, stored, SeqCst, SeqCst);
+        self.note();
+        moved.is_ok()
+    }
+
+    /// Whether a part of it, or all of it, may stand under its final name without being delivered.
+    pub fn is_torn(&self) -> bool {
+        matches!(self.stage(), Stage::Storing | Stage::Stored)
+    }
+
+    /// Whether its temp name may be there, now or later.
+    pub fn may_leave_temp(&self) -> bool {
+        self.stage() != Stage::Opened && !self.is_torn()
     }
 
     /// Where it claims the name that it chooses, and the folder that the names are in.
@@ -98,8 +137,11 @@ impl Attempt {
     /// The worker was stopped, or the journal cannot be written: then the step must not be taken.
     pub fn journalled(&self, handle: &WorkerHandle) -> Result<Result<(), Unwritten>, Stop> {
         let (before, after) = match self.stage() {
-            Stage::Publishing | Stage::Published => ("publishing-decided", "publishing-stands"),
-            Stage::Opened | Stage::Sending => ("sending-decided", "sending-stands"),
+            Stage::Publishing => ("publishing-decided", "publishing-stands"),
+            Stage::Published | Stage::Marked => ("marking-decided", "marking-stands"),
+            Stage::Opened | Stage::Sending | Stage::Storing | Stage::Stored => {
+                ("sending-decided", "sending-stands")
+            }
         };
         failpoint::at(before);
         let written = handle.write(&self.journal, self.change());
@@ -137,9 +179,20 @@ impl Attempt {
         };
         *aim = Some(Aim {
             name: name.to_owned(),
-            _claim: claim,
+            claim: claim.map(Arc::new),
         });
         true
+    }
+
+    /// Aims where `torn` did, whose part it is going to store over.
+    pub fn aim_like(&self, torn: &Self) {
+        let theirs = torn.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = theirs.as_ref().map(|aim| Aim {
+            name: aim.name.clone(),
+            claim: aim.claim.clone(),
+        });
+        drop(theirs);
+        *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = shared;
     }
 
     /// The final name that it has chosen.
@@ -151,12 +204,21 @@ impl Attempt {
     /// A successor gives up an attempt that was still sending: from here on it cannot come to be
     /// published, however late its worker goes on. False when it is past that.
     pub fn give_up(&self) -> bool {
-        let (sending, opened) = (Stage::Sending as u8, Stage::Opened as u8);
-        let moved = self.stage.compare_exchange(sending, opened, SeqCst, SeqCst);
-        if moved.is_ok() {
+        let opened = Stage::Opened as u8;
+        let given_up = [Stage::Sending, Stage::Storing, Stage::Stored]
+            .into_iter()
+            .any(|from| {
+                let moved = self
+                    .stage
+                    .compare_exchange(from as u8, opened, SeqCst, SeqCst);
+                moved.is_ok()
+            });
+        if given_up {
             self.note();
+            // Whoever goes on with it may choose that name.
+            *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        moved.is_ok()
+        given_up
     }
 
     /// It enters a stage, or (after a clear refusal) returns to an earlier one.
@@ -164,11 +226,11 @@ impl Attempt {
     /// has to stand there before the next step is waited for by [`Self::journalled`].
     pub fn enter(&self, stage: Stage) {
         let before = Stage::from_u8(self.stage.swap(stage as u8, SeqCst));
-        if stage == Stage::Opened {
+        if stage == Stage::Opened && !self.direct {
             // Nothing of it can come to stand under that name any more.
             *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        if stage < before || stage == Stage::Published {
+        if stage < before || matches!(stage, Stage::Published | Stage::Marked) {
             self.note();
         }
     }
@@ -209,6 +271,22 @@ mod tests {
         assert!(attempt.give_up());
         assert!(!attempt.begin_publishing());
         assert_eq!(attempt.stage(), Stage::Opened);
+    }
+
+    #[test]
+    fn a_part_that_was_given_up_is_not_counted_by_a_late_226() {
+        let late = attempt().directly();
+        assert!(late.aim("f"));
+        assert_eq!(late.storing(), ("f".to_owned(), Stage::Storing));
+        late.enter(Stage::Storing);
+        assert!(late.is_torn() && !late.may_leave_temp());
+        let fresh = attempt().directly();
+        fresh.aim_like(&late);
+        assert!(late.give_up() && !late.stored());
+        assert_eq!(
+            (late.stage(), fresh.target()),
+            (Stage::Opened, Some("f".into()))
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::failpoint;
-use crate::ftp::{self, Landed, Placed, Resolved, Session, Setup, Trouble};
+use crate::ftp::{self, Landed, Placed, Resolved, Session, Settled, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
 
@@ -234,7 +234,7 @@ fn run_work(
     }
 }
 
-fn ensure<'a>(
+pub(super) fn ensure<'a>(
     setup: &Setup,
     session: &'a mut Option<Session>,
 ) -> std::result::Result<&'a mut Session, Trouble> {
@@ -247,7 +247,7 @@ fn ensure<'a>(
 }
 
 /// How an upload ended well.
-enum End {
+pub(super) enum End {
     /// It stands there; bytes that this job sent.
     Delivered(Landed, u64),
     /// It is not needed; its version, where it is known.
@@ -282,6 +282,16 @@ fn deliver(
             Resolved::Gone => {}
         }
     }
+    let mut torn = None;
+    if upload.doubts.iter().any(|a| a.is_torn()) {
+        match ftp::settle(ensure(setup, session)?, &upload.doubts)? {
+            Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
+            Settled::Torn(attempt) => torn = attempt,
+        }
+    }
+    if setup.route.publishing.direct {
+        return super::direct::deliver(setup, session, upload, torn);
+    }
     // The source is opened before a session is: what is not there needs none.
     let (mut file, stamp) = open_source(setup, upload)?;
     let session = ensure(setup, session)?;
@@ -312,7 +322,7 @@ fn deliver(
 }
 
 /// Opens the source under shared locks (S2): whoever holds it exclusively is still at work.
-fn open_source(
+pub(super) fn open_source(
     setup: &Setup,
     upload: &Upload,
 ) -> std::result::Result<(std::fs::File, Stamp), Trouble> {
@@ -374,6 +384,6 @@ fn source_trouble(error: SourceError) -> Trouble {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     crate::log::escape(text).into_owned()
 }

@@ -7,7 +7,7 @@ use super::DaemonActor;
 use super::route::Due;
 use super::slots::{Running, RunningKind};
 use crate::actors::messages::Give;
-use crate::clock::Mono;
+use crate::clock::{self, Mono};
 use crate::config::OnConflict;
 use crate::pulse::{Attempt, Claims};
 use crate::spool::journal::Key;
@@ -58,7 +58,7 @@ impl DaemonActor {
                 path: Arc::clone(&path),
             };
             let claims = self.claims_of(route);
-            let temps = &Arc::clone(&self.routes[route].config).publishing.temps;
+            let config = Arc::clone(&self.routes[route].config);
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -66,8 +66,14 @@ impl DaemonActor {
                 self.finish(route, &path, sent);
                 continue;
             }
+            let temps = &config.publishing.temps;
             let temp = temps.temp(&path, &self.agent, &token::new());
             let attempt = Attempt::new(temp, of, self.record.journal.clone());
+            let attempt = if config.publishing.direct {
+                attempt.directly()
+            } else {
+                attempt
+            };
             let attempt = Arc::new(match claims {
                 Some((claims, place)) => attempt.claiming(claims, place),
                 None => attempt,
@@ -156,7 +162,14 @@ impl DaemonActor {
             let target = self.routes[route].target(path);
             self.targets.remove(&target);
         }
-        self.routes[route].backlog.put_back(path, until);
+        let state = &mut self.routes[route];
+        let facts = state.backlog.facts(path);
+        if until <= clock::mono() && facts.is_some_and(|f| f.doubts.iter().any(|a| a.is_torn())) {
+            // A torn file may be seen under its final name.
+            state.backlog.put_first(path);
+        } else {
+            state.backlog.put_back(path, until);
+        }
     }
 
     pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {

@@ -157,7 +157,7 @@ impl DaemonActor {
         let name = self.routes[route].config.name.clone();
         self.routes[route].failures = 0;
         self.metrics.files(&name, FileOutcome::Skipped).inc();
-        if attempt.stage() != Stage::Opened {
+        if attempt.may_leave_temp() {
             // Its temp could not be taken away.
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), None, due);
@@ -195,7 +195,7 @@ impl DaemonActor {
         };
         self.metrics.upload_attempts(&name, result).inc();
         let begun = failed.attempt.as_ref();
-        if let Some(attempt) = begun.filter(|a| a.stage() != Stage::Opened) {
+        if let Some(attempt) = begun.filter(|a| a.may_leave_temp()) {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
@@ -266,10 +266,14 @@ impl DaemonActor {
         facts.doubts.extend(failed.attempt);
         facts.doubts.retain(|a| a.stage() != Stage::Opened);
         let in_doubt = !facts.doubts.is_empty();
-        let (failures, pause) = (
-            facts.failures,
-            backoff.pause(facts.failures, token::random()),
-        );
+        let torn = facts.doubts.iter().any(|a| a.is_torn());
+        let failures = facts.failures;
+        // A torn file under its final name is sent again at once, but not in a circle.
+        let pause = if torn && failures == 1 {
+            Mono::ZERO
+        } else {
+            backoff.pause(failures, token::random())
+        };
         warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
             "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
             "cause" => failed.cause.map(Cause::as_str),

@@ -131,9 +131,11 @@ fn of_refusal(verb: &str, code: u32, name: &str) -> String {
         ("STOR", 452 | 552) => {
             "the server has no room for it: ask for space or a larger quota".into()
         }
-        ("RNFR" | "RNTO", _) => "the user may not rename, but that is how a file becomes visible \
-             whole: ask for the right"
-            .into(),
+        ("RNFR" | "RNTO", _) => format!(
+            "the user may not rename, but that is how a file becomes visible whole: ask for the \
+             right; only if there is none, set routes.{name}.publish = \"direct\": files are \
+             seen torn then while they are sent"
+        ),
         ("DELE", _) => "the user may not delete: the service cannot clear its temp names away \
              after a failure; ask for the right"
             .into(),
