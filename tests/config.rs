@@ -189,6 +189,8 @@ const BAD: &[Bad] = &[
     File("temp_pattern = \"{token}-{name}\"", &["routes.main.temp_pattern", "ends like the final name", "*.csv"]),
     File("temp_pattern = \"tmp/{token}\"", &["routes.main.temp_pattern", "with a /", "in its folder"]),
     Env(&[("FTPULSE__ROUTES__MAIN__TEMP_PATTERN", "{name}.{agent}.{token}")], &["routes.main.temp_pattern, from FTPULSE__ROUTES__MAIN__TEMP_PATTERN", "neither {name} nor {token}"]),
+    File("remote_marker = \"done\"", &["routes.main.remote_marker", "without {name}", "share one marker", "such as {name}.done", "remove the key"]),
+    File("remote_marker = \"{name}\"", &["routes.main.remote_marker", "would replace the file"]),
     File("client_key = \"hunter2-Zq9\"", &["routes.main.client_key", "not shown", "not available in this version; remove it"]),
     File("verify = \"hash\"", &["routes.main.verify", "not available in this version; remove it or set it to size"]),
     File("direction = \"get\"", &["not available in this version; remove it or set it to put"]),

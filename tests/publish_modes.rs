@@ -279,3 +279,224 @@ fn a_part_goes_when_its_source_is_taken_back() {
     });
     assert_eq!(delivered(&service), 0.0);
 }
+
+/// A route to the lab that marks what it delivered.
+fn marked_to(lab: &LabServer) -> Settings {
+    Settings::new()
+        .quick()
+        .route_to("main", &lab.url("in"), lab.password())
+        .key("routes.main.remote_marker", "{name}.done")
+}
+
+/// What became visible or was renamed or deleted, in order; temp names shortened.
+fn story(events: &mut ftpulse::lab::Subscriber) -> Vec<String> {
+    let short = |path: &str| {
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        if name.ends_with(".part") {
+            "temp".into()
+        } else {
+            name
+        }
+    };
+    let told = events.drain().into_iter().filter_map(|event| match event {
+        Event::Storing { path, .. } => Some(format!("store {}", short(&path))),
+        Event::Renamed { from, to, .. } => Some(format!("{} to {}", short(&from), short(&to))),
+        Event::Deleted { path, .. } => Some(format!("delete {}", short(&path))),
+        _ => None,
+    });
+    told.collect()
+}
+
+/// The file and its empty marker, nothing else.
+fn marked(path: &Path, name: &str, bytes: &[u8]) {
+    let found = folder(path);
+    let marker = format!("{name}.done");
+    let names: Vec<_> = found.keys().collect();
+    assert_eq!(names, [name, &marker]);
+    assert!(found[name] == bytes && found[&marker].is_empty());
+}
+
+#[test]
+fn a_marker_stands_beside_each_delivered_file_on_every_server() {
+    let servers = Server::all(&Opts::default());
+    std::thread::scope(|scope| {
+        for server in &servers {
+            scope.spawn(|| {
+                let service = Settings::new()
+                    .quick()
+                    .route("main", server, "in")
+                    .key("routes.main.remote_marker", "{name}.done")
+                    .start();
+                let bytes = content(7, 30_000);
+                service.put("main", "a/x.csv", &bytes);
+                service.wait_delivered("a/x.csv");
+                marked(&server.path("in/a"), "x.csv", &bytes);
+                // A file that looks like another one's marker is not sent.
+                service.put("main", "a/y.done", b"no marker");
+                let line = service.wait_log("upload failed", |l| l["file"] == "a/y.done");
+                let error = line["error"].as_str().unwrap();
+                assert!(
+                    error.contains("form of a marker") && error.contains("routes.main.exclude"),
+                    "{error}"
+                );
+                assert_eq!(folder(&server.path("in/a")).len(), 2, "{}", server.name);
+            });
+        }
+    });
+}
+
+#[test]
+fn a_marker_comes_after_its_file_and_an_old_one_goes_before_a_file_grows() {
+    for (way, first, second) in [
+        (
+            "rename",
+            ["store temp", "temp to x.csv", "store x.csv.done"].as_slice(),
+            ["store temp", "temp to x.csv", "store x.csv.done"].as_slice(),
+        ),
+        (
+            "direct",
+            &["store x.csv", "store x.csv.done"],
+            &["delete x.csv.done", "store x.csv", "store x.csv.done"],
+        ),
+    ] {
+        let root = temp_dir();
+        let lab = LabServer::start(root.path(), Script::healthy()).unwrap();
+        let mut events = lab.events();
+        let service = marked_to(&lab).key("routes.main.publish", way).start();
+        for (n, expected) in [(8, first), (9, second)] {
+            let bytes = content(n, 30_000);
+            service.put("main", "x.csv", &bytes);
+            service.wait_log("file delivered", |l| {
+                l["bytes"] == 30_000 && {
+                    fs::read(root.path().join("in/x.csv")).is_ok_and(|found| found == bytes)
+                }
+            });
+            service.wait_spool_empty("main", PATIENCE);
+            marked(&root.path().join("in"), "x.csv", &bytes);
+            assert_eq!(story(&mut events), expected, "{way}");
+        }
+    }
+}
+
+/// The marker is refused, then its session freezes: the file stands and is not sent again.
+#[test]
+fn a_failing_marker_does_not_send_its_file_again() {
+    for way in ["rename", "direct"] {
+        let root = temp_dir();
+        let refused = Fault::new(Kind::StorReply(550)).matching(".done", 2);
+        let frozen = Fault::new(Kind::NoReply(Step::Stor)).matching(".done", 1);
+        let lab = LabServer::start(root.path(), Script::of([refused, frozen])).unwrap();
+        let mut events = lab.events();
+        let service = marked_to(&lab)
+            .key("routes.main.publish", way)
+            .key("timers.reply", "1s")
+            .start();
+        let bytes = content(10, 30_000);
+        let source = service.put("main", "x.csv", &bytes);
+        let line = service.wait_log("the marker failed", |l| l["file"] == "x.csv");
+        assert!(line["next"].as_str().unwrap().contains("not sent again"));
+        assert!(source.exists(), "its source is finished with its delivery");
+        service.wait_delivered("x.csv");
+        service.wait_spool_empty("main", PATIENCE);
+        marked(&root.path().join("in"), "x.csv", &bytes);
+        assert!(lab.counters().strikes >= 2, "{way}");
+        let sent = story(&mut events);
+        let times = |what: &str| sent.iter().filter(|line| *line == what).count();
+        let file = if way == "direct" {
+            "store x.csv"
+        } else {
+            "store temp"
+        };
+        assert_eq!((times(file), times("store x.csv.done")), (1, 1), "{sent:?}");
+        assert_eq!(delivered(&service), 1.0, "{way}");
+    }
+}
+
+/// The process dies between the publication and its marker: in the next life only the marker is
+/// stored, under the name that was chosen, even where the file has been taken away meanwhile.
+#[test]
+fn a_marker_that_a_killed_process_owes_is_stored_by_the_next_one() {
+    for (publish, conflict, fault, taken) in [
+        (
+            "rename",
+            "overwrite",
+            Fault::new(Kind::RntoDoneNoReply).first(1),
+            false,
+        ),
+        (
+            "rename",
+            "overwrite",
+            Fault::new(Kind::NoReply(Step::Stor)).matching(".done", 1),
+            false,
+        ),
+        (
+            "rename",
+            "rename",
+            Fault::new(Kind::RntoDoneNoReply).first(1),
+            false,
+        ),
+        (
+            "rename",
+            "rename",
+            Fault::new(Kind::NoReply(Step::Stor)).matching(".done", 1),
+            true,
+        ),
+        (
+            "direct",
+            "overwrite",
+            Fault::new(Kind::NoReply(Step::Stor)).matching(".done", 1),
+            true,
+        ),
+        (
+            "direct",
+            "rename",
+            Fault::new(Kind::NoReply(Step::Stor)).matching(".done", 1),
+            false,
+        ),
+    ] {
+        let what = format!(
+            "{publish}, {conflict}, {}, taken: {taken}",
+            fault.kind.name()
+        );
+        let root = temp_dir();
+        let inbox = root.path().join("in");
+        fs::create_dir(&inbox).unwrap();
+        let name = if conflict == "rename" {
+            fs::write(inbox.join("x.csv"), b"theirs").unwrap();
+            "x-1.csv"
+        } else {
+            "x.csv"
+        };
+        let lab = LabServer::start(root.path(), fault).unwrap();
+        let mut events = lab.events();
+        let service = marked_to(&lab)
+            .key("routes.main.publish", publish)
+            .key("routes.main.on_conflict", conflict)
+            .key("timers.reply", "30s")
+            .start();
+        let bytes = content(11, 30_000);
+        service.put("main", "x.csv", &bytes);
+        lab.wait_counters(|c| c.strikes == 1, PATIENCE).unwrap();
+        assert!(!inbox.join(format!("{name}.done")).exists(), "{what}");
+        if taken {
+            fs::remove_file(inbox.join(name)).unwrap();
+        }
+        let service = service.kill_and_restart();
+        service.wait_delivered("x.csv");
+        service.wait_spool_empty("main", PATIENCE);
+        let found = folder(&inbox);
+        assert!(found[&format!("{name}.done")].is_empty(), "{what}");
+        assert_eq!(found.contains_key(name), !taken, "{what}");
+        assert!(taken || found[name] == bytes, "{what}");
+        let files = 1 + usize::from(!taken) + usize::from(conflict == "rename");
+        assert_eq!(found.len(), files, "{what}: {:?}", found.keys());
+        let sent = story(&mut events);
+        let file = if publish == "direct" {
+            format!("store {name}")
+        } else {
+            "store temp".into()
+        };
+        let times = sent.iter().filter(|line| **line == file).count();
+        assert_eq!(times, 1, "{what}: {sent:?}");
+    }
+}

@@ -203,7 +203,7 @@ pub static KEYS: &[Key] = &[
     Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most.").later(),
     Key::new("routes.NAME.publish", Choice(&["rename", "direct"], &[]), "rename", "How a file gets its final name: by a rename when it is whole, or (direct, for servers that refuse to rename) by being sent straight under it: then a torn file can be seen, until it is sent again, and in doubt only the size tells whether it arrived."),
     Key::new("routes.NAME.temp_pattern", Text, ".{name}.{token}.part", "Form of the temporary name, beside the final one: {name}, cut to fit, and {token}, which has to be in it (it holds this agent's id and what is random); it may end in {name} only after a leading dot."),
-    Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is written after each delivery.").later(),
+    Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is stored beside each delivered one, after it is there and never before; a file whose own name has this form is not sent."),
     Key::new("routes.NAME.on_conflict", Choice(&["overwrite", "skip", "rename", "fail"], &[]), "overwrite", "What happens when the final name exists: replaced; not sent, its source finished as if delivered (but never deleted unless the sizes are equal: that fails); published as name-1.ext; tried again later. Exact among the files of one service; another writer can come in between."),
     Key::new("routes.NAME.verify", Choice(&["size", "none"], &["hash"]), "size", "How a sent file is verified before it is published."),
     Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again.").later(),

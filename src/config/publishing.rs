@@ -12,6 +12,8 @@ pub struct Publishing {
     pub direct: bool,
     /// Form of the temporary names.
     pub temps: Pattern,
+    /// Form of the markers, where the route has them.
+    pub markers: Option<Pattern>,
     /// What happens when the final name exists.
     pub on_conflict: OnConflict,
 }
@@ -40,6 +42,9 @@ pub(super) fn of(s: &Settings, route: &str) -> Publishing {
         temps: temps.map_or_else(Pattern::default, |text| {
             Pattern::of_temps(&text).unwrap_or_default()
         }),
+        markers: s
+            .text(&name("remote_marker"))
+            .and_then(|text| Pattern::of_markers(&text).ok()),
         on_conflict: match s.choice(&name("on_conflict")) {
             "skip" => OnConflict::Skip,
             "rename" => OnConflict::Rename,
@@ -80,6 +85,19 @@ pub(super) fn check(settings: &mut Settings, route: &str) {
              such as {{name}}.{{token}}.part"
         );
         let way_out = "write another form, or remove the key: .{name}.{token}.part suits most";
+        settings.fault(
+            &name,
+            Wrong::new(format!("{text:?}, {why}"), allowed, way_out),
+        );
+    }
+    let name = format!("routes.{route}.remote_marker");
+    if let Some(text) = settings.text(&name)
+        && let Err(why) = Pattern::of_markers(&text)
+    {
+        let allowed = format!(
+            "{{name}} once, with 1 to {LITERAL_MAX} bytes of other text, such as {{name}}.done"
+        );
+        let way_out = "write another form, or remove the key: no markers are stored then";
         settings.fault(
             &name,
             Wrong::new(format!("{text:?}, {why}"), allowed, way_out),

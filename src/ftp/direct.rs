@@ -79,6 +79,7 @@ impl Session {
             None => {}
         }
         let (name, _) = attempt.storing();
+        self.unmark(&name)?;
         transfer::send(self, file, stamp, attempt)?;
         attempt.enter(Stage::Published);
         self.look_after(&name)?;

@@ -203,7 +203,7 @@ pub fn resolve(
     fresh: &Attempt,
     target: &str,
 ) -> Result<Resolved, Trouble> {
-    if let Some(done) = old.iter().find(|a| a.stage().remedy() == Remedy::Delivered) {
+    if let Some(done) = published(old) {
         return Ok(Resolved::Delivered(landed(done, target)));
     }
     if session.made_folder {
@@ -251,11 +251,29 @@ pub fn resolve(
             Next::Later => return Ok(Resolved::Open),
         }
     }
+    if matches!(resolved, Resolved::Delivered(_)) {
+        // Known from here on: what is left to do does not depend on asking again.
+        old.iter()
+            .filter(|a| a.stage().remedy() == Remedy::Ask)
+            .for_each(|a| a.enter(Stage::Published));
+    }
     Ok(resolved)
 }
 
+/// The attempt that was published: of several that one publication settled, the one that had
+/// chosen a name last.
+pub fn published(attempts: &[Arc<Attempt>]) -> Option<&Arc<Attempt>> {
+    let done = || {
+        let newest = attempts.iter().rev();
+        newest.filter(|a| a.stage().remedy() == Remedy::Delivered)
+    };
+    done()
+        .find(|a| a.target().is_some())
+        .or_else(|| done().next())
+}
+
 /// Where an attempt that was published stands.
-fn landed(attempt: &Attempt, target: &str) -> Landed {
+pub fn landed(attempt: &Attempt, target: &str) -> Landed {
     Landed {
         source: attempt.source(),
         name: attempt.target().unwrap_or_else(|| target.to_owned()),

@@ -48,6 +48,7 @@ fn send(
 ) -> Result<End, Trouble> {
     let (mut file, stamp) = open_source(setup, upload)?;
     let session = ensure(setup, session)?;
+    session.may_be_marked(&upload.path)?;
     upload.attempt.note_source(stamp);
     let placed = session.store_directly(&mut file, stamp, &upload.attempt, &upload.path, torn)?;
     Ok(match placed {

@@ -254,20 +254,33 @@ pub(super) enum End {
     Skipped(Option<Stamp>),
 }
 
-/// Delivers a file.
+/// Delivers a file: it is published, then marked where the route has markers.
 fn deliver(
     setup: &Setup,
     session: &mut Option<Session>,
     upload: &Upload,
 ) -> std::result::Result<End, Trouble> {
+    let end = publish(setup, session, upload)?;
+    let attempts = || upload.doubts.iter().chain([&upload.attempt]);
+    if let End::Delivered(landed, _) = &end
+        && setup.route.publishing.markers.is_some()
+        && attempts().all(|a| a.stage() != Stage::Marked)
+    {
+        let done = ftp::published(&upload.doubts).unwrap_or(&upload.attempt);
+        ensure(setup, session)?.mark(done, landed)?;
+    }
+    Ok(end)
+}
+
+fn publish(
+    setup: &Setup,
+    session: &mut Option<Session>,
+    upload: &Upload,
+) -> std::result::Result<End, Trouble> {
     let target: &str = &upload.path;
-    if let Some(done) = upload.doubts.iter().find(|a| a.stage() == Stage::Published) {
+    if let Some(done) = ftp::published(&upload.doubts) {
         // Its 250 was read after all: nothing is asked of the server.
-        let landed = Landed {
-            source: done.source(),
-            name: done.target().unwrap_or_else(|| target.to_owned()),
-        };
-        return Ok(End::Delivered(landed, 0));
+        return Ok(End::Delivered(ftp::landed(done, target), 0));
     }
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
         let session = ensure(setup, session)?;
@@ -295,6 +308,7 @@ fn deliver(
     // The source is opened before a session is: what is not there needs none.
     let (mut file, stamp) = open_source(setup, upload)?;
     let session = ensure(setup, session)?;
+    session.may_be_marked(target)?;
     upload.attempt.note_source(stamp);
     if session.skips_at_once(target, stamp.size)? {
         return Ok(End::Skipped(Some(stamp)));
