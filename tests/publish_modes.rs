@@ -15,11 +15,13 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
+use ftpulse::clock;
 use ftpulse::lab::{Event, Fault, Kind, LabServer, Script, Step};
 use support::servers::{Opts, Server};
 use support::service::{Ftpulse, Settings};
-use support::{PATIENCE, content, temp_dir, wait_until};
+use support::{PATIENCE, content, count_of, temp_dir, wait_until};
 
 /// The files of a folder with their bytes, temp names included.
 fn folder(path: &Path) -> BTreeMap<String, Vec<u8>> {
@@ -262,6 +264,45 @@ fn after_a_226_the_size_decides_what_is_in_doubt() {
     }
 }
 
+/// The source changes while a part of it is seen: the part goes, the new version comes.
+#[test]
+fn a_part_makes_room_for_a_new_version_of_its_source() {
+    let root = temp_dir();
+    let stop = Kind::StopReading { after: 10_000 };
+    let lab = LabServer::start(root.path(), Fault::new(stop).first(1)).unwrap();
+    let mut events = lab.events();
+    let service = direct_to(&lab)
+        .key("routes.main.on_conflict", "fail")
+        .start();
+    service.put("main", "x.csv", &content(6, 9_000_000));
+    let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+    assert!(struck.is_some());
+    let bytes = content(7, 50_000);
+    service.put("main", "x.csv", &bytes);
+    service.wait_log("file delivered", |l| l["bytes"] == 50_000);
+    service.wait_spool_empty("main", PATIENCE);
+    only(&root.path().join("in"), "x.csv", &bytes);
+}
+
+/// The remote folder is gone with what was stored there: that the file is not in the new one does
+/// not mean that somebody has taken it.
+#[test]
+fn a_remote_folder_made_anew_proves_no_delivery() {
+    let root = temp_dir();
+    let silent = Fault::new(Kind::NoReply(Step::Size)).first(1);
+    let lab = LabServer::start(root.path(), silent).unwrap();
+    let mut events = lab.events();
+    let service = direct_to(&lab).key("timers.reply", "1s").start();
+    let bytes = content(8, 50_000);
+    service.put("main", "x.csv", &bytes);
+    let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+    assert!(struck.is_some());
+    fs::remove_dir_all(root.path().join("in")).unwrap();
+    let line = service.wait_delivered("x.csv");
+    assert_eq!(line["bytes_sent"], 50_000);
+    only(&root.path().join("in"), "x.csv", &bytes);
+}
+
 /// The source is taken back after its part was seen: the part goes too.
 #[test]
 fn a_part_goes_when_its_source_is_taken_back() {
@@ -498,5 +539,149 @@ fn a_marker_that_a_killed_process_owes_is_stored_by_the_next_one() {
         };
         let times = sent.iter().filter(|line| **line == file).count();
         assert_eq!(times, 1, "{what}: {sent:?}");
+    }
+}
+
+/// The process is killed at random moments while files flow to vsftpd, by rename and straight: a
+/// marker never stands beside a file that is not whole, and in the end each file has its own.
+#[test]
+fn whenever_the_process_dies_a_marker_tells_of_a_whole_file() {
+    let (kills, files) = (count_of("FTPULSE_KILLS", 6), count_of("FTPULSE_FILES", 60));
+    let server = Server::vsftpd(Opts::default());
+    let ways = ["rename", "direct"];
+    let mut settings = Settings::new().quick();
+    for way in ways {
+        settings = settings
+            .route(way, &server, way)
+            .key(&format!("routes.{way}.publish"), way)
+            .key(&format!("routes.{way}.remote_marker"), "{name}.done");
+    }
+    let mut service = settings.start();
+    let bytes = |n: usize| content(n as u64, n * 3_000);
+    let whole = |way: &str, marker: &str| {
+        let name = marker.strip_suffix(".done").unwrap();
+        let found = fs::read(server.path(way).join(name)).unwrap_or_default();
+        let number: usize = name.strip_suffix(".bin").unwrap().parse().unwrap();
+        assert!(found == bytes(number), "{way}: {marker} beside a part");
+    };
+    let look = || {
+        let mut seen = 0;
+        for way in ways {
+            let names = fs::read_dir(server.path(way))
+                .into_iter()
+                .flatten()
+                .flatten();
+            for name in names.filter_map(|e| e.file_name().into_string().ok()) {
+                if name.ends_with(".done") {
+                    whole(way, &name);
+                    seen += 1;
+                }
+            }
+        }
+        seen
+    };
+    let (mut put, mut random) = (0, 0x9e37_79b9_7f4a_7c15_u64);
+    for kill in 0..kills {
+        while put < files * (kill + 1) / kills {
+            for way in ways {
+                service.put(way, &format!("{put}.bin"), &bytes(put));
+            }
+            put += 1;
+        }
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let end = clock::mono() + Duration::from_millis(100 + random % 300);
+        wait_until("the moment has come", PATIENCE, || {
+            look();
+            clock::mono() >= end
+        });
+        service = service.kill_and_restart();
+    }
+    wait_until("every file has its marker", PATIENCE * 2, || {
+        look() == 2 * files
+    });
+    for way in ways {
+        service.wait_spool_empty(way, PATIENCE);
+        let left = folder(&server.path(way));
+        let left: Vec<_> = left.keys().filter(|n| !n.starts_with('.')).collect();
+        assert_eq!(left.len(), 2 * files, "{way}: {left:?}");
+    }
+}
+
+/// The process dies at each step between the publication and the delivery's record: the next life
+/// stores the marker, and not the file.
+#[cfg(feature = "failpoints")]
+#[test]
+fn at_each_step_between_file_and_marker_the_next_life_goes_on_with_the_marker() {
+    for point in [
+        "rnto-accepted",
+        "published",
+        "marking-decided",
+        "marking-stands",
+        "marked",
+        "delivery-reported",
+    ] {
+        let root = temp_dir();
+        let lab = LabServer::start(root.path(), Script::healthy()).unwrap();
+        let mut events = lab.events();
+        let mut service = marked_to(&lab)
+            .env("FAILPOINTS", format!("{point}=return"))
+            .start();
+        let bytes = content(12, 30_000);
+        service.put("main", "x.csv", &bytes);
+        service.process.wait(PATIENCE);
+        let service = service.restart_with("FAILPOINTS", None);
+        service.wait_delivered("x.csv");
+        service.wait_spool_empty("main", PATIENCE);
+        marked(&root.path().join("in"), "x.csv", &bytes);
+        let sent = story(&mut events);
+        let times = |what: &str| sent.iter().filter(|line| *line == what).count();
+        assert_eq!(
+            (times("store temp"), times("temp to x.csv")),
+            (1, 1),
+            "{point}: {sent:?}"
+        );
+        let markers = times("store x.csv.done");
+        let again = matches!(point, "marked" | "delivery-reported");
+        assert!(markers == 1 || (again && markers == 2), "{point}: {sent:?}");
+    }
+}
+
+/// The process dies at each step of a file that is sent straight under its name: the next life
+/// has it whole, and sends it again unless its 226 and its size were seen.
+#[cfg(feature = "failpoints")]
+#[test]
+fn at_each_step_straight_under_the_final_name_the_next_life_ends_with_a_whole_file() {
+    for (point, most) in [
+        ("sending-decided", 1),
+        ("sending-stands", 1),
+        ("stor-accepted", 2),
+        ("bytes-moved", 2),
+        ("all-moved", 2),
+        ("stored", 2),
+        ("published", 2),
+        ("marking-decided", 2),
+        ("marking-stands", 1),
+        ("marked", 1),
+        ("delivery-stands", 1),
+    ] {
+        let root = temp_dir();
+        let lab = LabServer::start(root.path(), Script::healthy()).unwrap();
+        let mut events = lab.events();
+        let mut service = marked_to(&lab)
+            .key("routes.main.publish", "direct")
+            .key("routes.main.on_conflict", "fail")
+            .env("FAILPOINTS", format!("{point}=return"))
+            .start();
+        let bytes = content(13, 3_000_000);
+        service.put("main", "x.csv", &bytes);
+        service.process.wait(PATIENCE);
+        let service = service.restart_with("FAILPOINTS", None);
+        service.wait_spool_empty("main", PATIENCE);
+        marked(&root.path().join("in"), "x.csv", &bytes);
+        let sent = story(&mut events);
+        let times = sent.iter().filter(|line| *line == "store x.csv").count();
+        assert!((1..=most).contains(&times), "{point}: {sent:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! Upload straight under the final name (`publish = "direct"`), for servers that refuse to rename.
 //! What that gives up: whoever looks there sees a file grow, and a torn one after a failure, until
-//! it is sent again; a stopped server that goes on later can write to the name once more; and what
-//! is in doubt can only be told by its size. What is kept: a part is never counted as delivered,
+//! it is sent again; a stopped server that goes on later can write to the name once more, or delete
+//! what it takes for its failed upload; and what is in doubt can only be told by its size. What is kept: a part is never counted as delivered,
 //! and what was stored (226) and not verified is sent again if it is there in another size.
 
 use std::fs::File;
@@ -15,6 +15,7 @@ use super::{Session, Trouble, transfer};
 use crate::config::OnConflict;
 use crate::core::journey::{Remedy, Stage};
 use crate::core::naming;
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -31,6 +32,12 @@ pub enum Settled {
 /// server lets us: what an old session still writes goes to a file without a name then.
 pub fn settle(session: &mut Session, old: &[Arc<Attempt>]) -> Result<Settled, Trouble> {
     let of = |remedy| move |a: &&Arc<Attempt>| a.stage().remedy() == remedy;
+    if session.made_folder {
+        // The remote folder itself was gone: that a file is not there proves nothing.
+        old.iter()
+            .filter(of(Remedy::AskSize))
+            .for_each(|a| a.enter(Stage::Storing));
+    }
     for attempt in old.iter().filter(of(Remedy::AskSize)) {
         let (Some(name), Some(source)) = (attempt.target(), attempt.source()) else {
             continue;
@@ -82,6 +89,7 @@ impl Session {
         self.unmark(&name)?;
         transfer::send(self, file, stamp, attempt)?;
         attempt.enter(Stage::Published);
+        failpoint::at("published");
         self.look_after(&name)?;
         Ok(Placed::As(name))
     }

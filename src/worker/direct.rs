@@ -16,25 +16,23 @@ pub(super) fn deliver(
     torn: Option<Arc<Attempt>>,
 ) -> Result<End, Trouble> {
     let sent = send(setup, session, upload, torn.as_deref());
-    let attempt = &upload.attempt;
-    let own = upload.doubts.iter().chain([attempt]);
+    let fresh = &upload.attempt;
+    let parts = || upload.doubts.iter().filter(|a| a.is_torn());
     match &sent {
         Err(Trouble::Changed | Trouble::Vanished) => {
-            // This version is never sent again. What comes next under this name replaces the part.
-            for part in own.filter(|a| a.is_torn()) {
+            // Nothing is stored over what could not be taken away: this version does not come again.
+            for part in parts() {
                 warn!(setup.log, "a part of a file stays under its final name";
                     "file" => part.target().map(|name| escape(&name)),
-                    "error" => "the source is not what it was, and the server does not let the part be deleted",
+                    "error" => "its source is not what it was, and the server did not let the part be deleted",
                     "next" => "a new version of the source replaces it; without one, take it away there");
                 part.give_up();
             }
         }
         // From here on the fresh attempt tells of that name, and the journal has it.
-        _ if attempt.target().is_some() && (attempt.is_torn() || sent.is_ok()) => {
-            upload.doubts.iter().filter(|a| a.is_torn()).for_each(|a| {
-                a.give_up();
-            });
-        }
+        _ if sent.is_ok() || fresh.is_torn() => parts().for_each(|part| {
+            part.give_up();
+        }),
         _ => {}
     }
     sent

@@ -235,12 +235,12 @@ impl DaemonActor {
         failure: &Failure,
         now: Mono,
     ) {
-        let open = |a: &Arc<Attempt>| a.stage() == Stage::Publishing;
+        let open = |a: &Arc<Attempt>| a.stage() == Stage::Publishing || a.is_torn();
         let facts = self.routes[route].backlog.facts(path);
         if failed.attempt.as_ref().is_some_and(open)
             || facts.is_some_and(|f| f.doubts.iter().any(open))
         {
-            // What an older attempt may have published has to be settled first.
+            // What an attempt may have published, or left to be seen, has to be settled first.
             self.retry(route, path, failed, now);
             return;
         }

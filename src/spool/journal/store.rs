@@ -409,12 +409,16 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
         }
         Change::Forgotten { of } => forget(t, of)?,
         Change::Remade { route } => {
-            let (asked, taken_away) = (Stage::Publishing as u8, Stage::Sending as u8);
-            t.prepare_cached(
-                "UPDATE attempt SET stage = ?2 WHERE stage = ?1
-                 AND file IN (SELECT id FROM file WHERE route = ?3)",
-            )?
-            .execute(params![asked, taken_away, &**route])?;
+            for (doubtful, sent_again) in [
+                (Stage::Publishing, Stage::Sending),
+                (Stage::Stored, Stage::Storing),
+            ] {
+                t.prepare_cached(
+                    "UPDATE attempt SET stage = ?2 WHERE stage = ?1
+                     AND file IN (SELECT id FROM file WHERE route = ?3)",
+                )?
+                .execute(params![doubtful as u8, sent_again as u8, &**route])?;
+            }
         }
         Change::Probe => {}
     }

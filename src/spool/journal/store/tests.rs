@@ -132,9 +132,13 @@ impl Model {
             Change::Forgotten { of } => drop(self.files.remove(&format!("{of:?}"))),
             Change::Remade { route } => {
                 for file in self.files.values_mut().filter(|f| f.of.route == *route) {
-                    let asked = |a: &&mut KnownAttempt| a.stage == Stage::Publishing;
-                    let attempts = file.attempts.iter_mut().filter(asked);
-                    attempts.for_each(|a| a.stage = Stage::Sending);
+                    for attempt in &mut file.attempts {
+                        attempt.stage = match attempt.stage {
+                            Stage::Publishing => Stage::Sending,
+                            Stage::Stored => Stage::Storing,
+                            stage => stage,
+                        };
+                    }
                 }
             }
             Change::Probe => {}
