@@ -206,7 +206,6 @@ fn a_part_of_an_earlier_life_is_neither_delivered_nor_a_conflict() {
         let line = service.wait_delivered("x.csv");
         service.wait_spool_empty("main", PATIENCE);
         assert_eq!(line["bytes_sent"], 9_000_000, "{way}");
-        lab.thaw();
         let own = if way == "rename" { "x-1.csv" } else { "x.csv" };
         let found = folder(&root.path().join("in"));
         assert_eq!(found.len(), 2, "{way}: {:?}", found.keys());
@@ -262,6 +261,32 @@ fn after_a_226_the_size_decides_what_is_in_doubt() {
             only(&root.path().join("in"), "x.csv", &bytes);
         }
     }
+}
+
+/// A stopped session that goes on later writes to a file that has no name any more.
+#[test]
+fn a_session_that_goes_on_late_does_not_tear_what_was_sent_again() {
+    let root = temp_dir();
+    let stop = Kind::StopReading { after: 100_000 };
+    let stop = Fault::new(stop).first(1).until_thaw();
+    let lab = LabServer::start(root.path(), stop).unwrap();
+    let mut events = lab.events();
+    let service = direct_to(&lab).start();
+    let bytes = content(14, 9_000_000);
+    service.put("main", "x.csv", &bytes);
+    let struck = events.wait_for(|e| matches!(e, Event::Struck { .. }), PATIENCE);
+    let old = struck.expect("it is stopped").session();
+    service.wait_log("deadlock found", |l| l["file"] == "x.csv");
+    service.wait_delivered("x.csv");
+    only(&root.path().join("in"), "x.csv", &bytes);
+    lab.thaw();
+    // Its sockets are held until the end of the service; then it sees that the upload failed.
+    let thawed = events.wait_for(|e| matches!(e, Event::Thawed { .. }), PATIENCE);
+    assert!(thawed.is_some_and(|e| e.session() == old));
+    drop(service);
+    let ended = |e: &Event| matches!(e, Event::Ended { session } if *session == old);
+    assert!(events.wait_for(ended, PATIENCE).is_some());
+    only(&root.path().join("in"), "x.csv", &bytes);
 }
 
 /// The source changes while a part of it is seen: the part goes, the new version comes.

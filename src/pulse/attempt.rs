@@ -105,8 +105,12 @@ impl Attempt {
     ) -> Self {
         let mut attempt = Self::new(known.temp, of, journal);
         attempt.claims = claims;
-        if let Some(target) = known.target {
-            attempt.aim(&target);
+        if let Some(name) = known.target
+            && !attempt.aim(&name)
+        {
+            // Another attempt of the same file holds it: one stored over the part of the other.
+            let aim = Aim { name, claim: None };
+            attempt.aim = Mutex::new(Some(aim));
         }
         attempt.stage.store(known.stage as u8, SeqCst);
         if let Some(stamp) = known.sent {
@@ -271,6 +275,23 @@ mod tests {
         assert!(attempt.give_up());
         assert!(!attempt.begin_publishing());
         assert_eq!(attempt.stage(), Stage::Opened);
+    }
+
+    #[test]
+    fn attempts_of_an_earlier_life_know_their_name_even_if_they_share_it() {
+        let claims = Some((Claims::default(), "d".to_owned()));
+        let known = || {
+            let known = KnownAttempt {
+                temp: "t".into(),
+                stage: Stage::Storing,
+                sent: None,
+                target: Some("f-1".into()),
+            };
+            let of = attempt().of;
+            Attempt::known(known, of, Journal::none(), claims.clone())
+        };
+        let both = [known(), known()];
+        assert!(both.iter().all(|a| a.target().as_deref() == Some("f-1")));
     }
 
     #[test]
