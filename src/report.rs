@@ -186,3 +186,36 @@ pub struct QuarantineReport {
     /// What the peer did with the held connections meanwhile.
     pub peer: Option<String>,
 }
+
+/// What `POST /api/retry` takes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// The route's name.
+    pub route: String,
+    /// Dead letters, as paths below the route's folder of them; none: all.
+    #[serde(default)]
+    pub files: Vec<String>,
+}
+
+/// What it answers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Retry {
+    /// The route's name.
+    pub route: String,
+    /// What became of each file.
+    pub files: Vec<RetriedFile>,
+    /// Files that were meant but are too many for one request.
+    pub left: u64,
+}
+
+/// One dead letter that was to be sent again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RetriedFile {
+    /// Its path among the dead letters, escaped.
+    pub file: String,
+    /// Whether it is in the spool again.
+    pub sent: bool,
+    /// What became of it, in words.
+    pub says: String,
+}

@@ -195,7 +195,7 @@ const BAD: &[Bad] = &[
     File("verify = \"hash\"", &["routes.main.verify", "not available in this version; remove it or set it to size"]),
     File("direction = \"get\"", &["not available in this version; remove it or set it to put"]),
     Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval", "remove it or set it to 500ms"]),
-    Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1d")], &["retry.give_up_after", "remove it or set it to 5d"]),
+    Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1ms")], &["retry.give_up_after", "1s to 365d"]),
 ];
 
 impl Bad {

@@ -88,6 +88,7 @@ impl Builder {
                 first: s.duration("retry.first"),
                 max: s.duration("retry.max"),
                 jitter: s.share("retry.jitter"),
+                give_up_after: s.duration("retry.give_up_after"),
             },
             routes,
             shutdown_grace: s.duration("shutdown.grace"),

@@ -121,6 +121,8 @@ pub struct Retry {
     pub max: Duration,
     /// Random share by which a pause is made longer or shorter, 0 to 1.
     pub jitter: f64,
+    /// How long a file may fail before it becomes a dead letter.
+    pub give_up_after: Duration,
 }
 
 /// One spool folder, one destination, its rules.

@@ -11,6 +11,7 @@ pub mod naming;
 pub mod restart;
 pub mod retry;
 pub mod ring;
+pub mod seats;
 pub mod stall;
 pub mod timers;
 pub mod vouch;

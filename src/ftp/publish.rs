@@ -111,6 +111,17 @@ impl Session {
             }) if *code != 421 => {
                 attempt.enter(Stage::Sending);
             }
+            // It stays in doubt, so that a successor publishes what is there instead of sending it
+            // again; but a file that fails so for too long may be given up.
+            Err(Trouble::Refused {
+                verb: "RNTO",
+                code: 500..=599,
+                ..
+            }) => {
+                if self.stands(&attempt.temp) {
+                    attempt.note_refused();
+                }
+            }
             Err(_) => {}
         }
         renamed?;
@@ -141,6 +152,25 @@ impl Session {
         )?;
         failpoint::at("rnto-accepted");
         Ok(())
+    }
+
+    /// Whether the name is there for sure; without a clear answer it is not.
+    fn stands(&mut self, name: &str) -> bool {
+        let Ok(name) = self.wire(name) else {
+            return false;
+        };
+        for verb in ["SIZE", "MDTM"] {
+            match self.command(verb, &name, &[Status::File]) {
+                Ok(_) => return true,
+                Err(Trouble::Refused { code, .. }) if code != 421 => {}
+                Err(_) => {
+                    // The refusal of RNTO is what is told; only the session is over.
+                    self.broken = true;
+                    return false;
+                }
+            }
+        }
+        false
     }
 
     /// Whether the name is not there. Asked by SIZE, or by MDTM where there is no SIZE: the

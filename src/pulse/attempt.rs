@@ -2,7 +2,7 @@
 //! far it came. Each stage that something irreversible follows is written before it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::claims::{Claim, Claims};
@@ -18,6 +18,8 @@ pub struct Attempt {
     /// The temp name, relative to the route's remote folder.
     pub temp: String,
     stage: AtomicU8,
+    /// Its RNTO was refused, and its temp was seen to stand still.
+    refused: AtomicBool,
     sent: OnceLock<Stamp>,
     aim: Mutex<Option<Aim>>,
     claims: Option<(Claims, String)>,
@@ -44,6 +46,7 @@ impl Attempt {
         Self {
             temp,
             stage: AtomicU8::new(Stage::Opened as u8),
+            refused: AtomicBool::new(false),
             sent: OnceLock::new(),
             aim: Mutex::new(None),
             claims: None,
@@ -128,6 +131,7 @@ impl Attempt {
     /// when a successor has given the attempt up meanwhile: then nothing may be sent any more.
     pub fn begin_publishing(&self) -> bool {
         let (sending, publishing) = (Stage::Sending as u8, Stage::Publishing as u8);
+        self.refused.store(false, SeqCst);
         let moved = self
             .stage
             .compare_exchange(sending, publishing, SeqCst, SeqCst);
@@ -225,6 +229,34 @@ impl Attempt {
         given_up
     }
 
+    /// Its last RNTO was refused and its temp stands: it is complete, and not published. A successor
+    /// may still publish it.
+    pub fn note_refused(&self) {
+        self.refused.store(true, SeqCst);
+    }
+
+    /// Whether its file may be given up: it cannot have been published, and nobody is at it.
+    pub fn may_be_abandoned(&self) -> bool {
+        match self.stage() {
+            Stage::Opened | Stage::Sending => true,
+            Stage::Publishing => self.refused.load(SeqCst),
+            // A part may be seen: it is taken away or stored over first.
+            Stage::Published | Stage::Marked | Stage::Storing | Stage::Stored => false,
+        }
+    }
+
+    /// Its file is given up; false if it may have been published after all.
+    pub fn abandon(&self) -> bool {
+        if !self.is_torn() && self.give_up() {
+            return true;
+        }
+        let gone = self.may_be_abandoned();
+        if gone {
+            self.enter(Stage::Opened);
+        }
+        gone
+    }
+
     /// It enters a stage, or (after a clear refusal) returns to an earlier one.
     /// The journal follows in its own time: what it says meanwhile is the more doubtful stage. What
     /// has to stand there before the next step is waited for by [`Self::journalled`].
@@ -308,6 +340,22 @@ mod tests {
             (late.stage(), fresh.target()),
             (Stage::Opened, Some("f".into()))
         );
+    }
+
+    #[test]
+    fn only_what_cannot_have_been_published_is_abandoned() {
+        let attempt = attempt();
+        attempt.enter(Stage::Sending);
+        assert!(attempt.may_be_abandoned() && attempt.begin_publishing());
+        assert!(!attempt.may_be_abandoned() && !attempt.abandon());
+        attempt.note_refused();
+        assert!(attempt.may_be_abandoned());
+        assert!(attempt.begin_publishing() && !attempt.may_be_abandoned());
+        attempt.note_refused();
+        assert!(attempt.abandon());
+        assert_eq!(attempt.stage(), Stage::Opened);
+        attempt.enter(Stage::Published);
+        assert!(!attempt.abandon());
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub enum Finished {
     SetAside(PathBuf),
     /// It was gone already.
     Vanished,
+    /// It could not be delivered: it is among the dead letters, here, with its story.
+    Buried(PathBuf),
 }
 
 /// Why a source could not be finished. Unless `stranded_at` says otherwise it stands at its
@@ -176,7 +178,7 @@ fn compare_only(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, Finis
 }
 
 /// The marker of a source that somebody else removed has nothing to release any more.
-fn unmark_vanished(route: &Route, rel: &str, marker: Option<Stamp>) -> io::Result<()> {
+pub(super) fn unmark_vanished(route: &Route, rel: &str, marker: Option<Stamp>) -> io::Result<()> {
     match (folder_of(route, rel)?, marker) {
         (Some((dir, name)), Some(expected)) => {
             let name = marker::path_of(route, name);
@@ -186,7 +188,7 @@ fn unmark_vanished(route: &Route, rel: &str, marker: Option<Stamp>) -> io::Resul
     }
 }
 
-fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError {
+pub(super) fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError {
     FinishError {
         doing,
         path,
@@ -214,17 +216,17 @@ fn folder_of<'a>(route: &Route, rel: &'a str) -> io::Result<Option<(OwnedFd, &'a
 }
 
 /// A source under its private name.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     route: &'a Route,
     rel: &'a str,
     name: &'a str,
-    private: String,
-    dir: OwnedFd,
+    pub(super) private: String,
+    pub(super) dir: OwnedFd,
 }
 
 impl<'a> Held<'a> {
     /// Renames the source to a private name in its own folder; none if it is gone.
-    fn take(route: &'a Route, rel: &'a str) -> Result<Option<Self>, FinishError> {
+    pub(super) fn take(route: &'a Route, rel: &'a str) -> Result<Option<Self>, FinishError> {
         let fail = |source| failed("take away", route.spool.join(rel), source);
         let Some((dir, name)) = folder_of(route, rel).map_err(fail)? else {
             return Ok(None);
@@ -288,7 +290,7 @@ impl<'a> Held<'a> {
 
     /// Whether it is the version that was sent and nobody can change it any more. Who opened it
     /// under its name may still write to it; under its private name nobody new finds it.
-    fn is_still(&self, sent: Stamp) -> bool {
+    pub(super) fn is_still(&self, sent: Stamp) -> bool {
         match open_in(&self.dir, &self.private) {
             Ok((file, _)) if file::writers(&file) == Writers::Some => false,
             // Looked at again after the question: what was written before it counts.
@@ -317,7 +319,7 @@ impl<'a> Held<'a> {
     }
 
     /// Gives it its name back, or sets it aside where a newer file has the name.
-    fn put_back(&self) -> Result<Finished, FinishError> {
+    pub(super) fn put_back(&self) -> Result<Finished, FinishError> {
         match file::rename_noreplace(&self.dir, &self.private, &self.dir, self.name) {
             Ok(()) => Ok(Finished::Changed),
             // Somebody removed it under its private name.
@@ -382,16 +384,22 @@ pub fn put_back_leftover(root: &OwnedFd, route: &Route, rel: &str) -> io::Result
     Ok(Leftover::SetAside(store.take(&dir, private, &path)?))
 }
 
-/// Removes half copies that a kill during an archiving between devices left in the archive.
-/// Tells how many there were.
+/// Removes half copies that a kill during a move between devices left in the archive, among the
+/// dead letters or (on their way back) in the spool. Tells how many there were.
 ///
 /// # Errors
-/// Where the archive cannot be read.
-pub fn sweep_archive(route: &Route) -> io::Result<usize> {
-    match &route.after {
-        After::Archive(folder) if folder.is_dir() => Store::open(&route.spool, folder)?.sweep(),
-        After::Archive(_) | After::Delete | After::Keep => Ok(0),
+/// Where one of them cannot be read.
+pub fn sweep_halves(route: &Route) -> io::Result<usize> {
+    let archive = match &route.after {
+        After::Archive(folder) => Some(folder),
+        After::Delete | After::Keep => None,
+    };
+    let ours = [Some(&route.spool), Some(&route.dead_letter), archive];
+    let mut swept = 0;
+    for folder in ours.into_iter().flatten().filter(|f| f.is_dir()) {
+        swept += Store::open(&route.spool, folder)?.sweep()?;
     }
+    Ok(swept)
 }
 
 #[cfg(test)]

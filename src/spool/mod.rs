@@ -1,5 +1,6 @@
 //! The spool: what is taken, when it is settled, and what becomes of a delivered source.
 
+pub mod dead;
 pub mod finish;
 mod folder;
 pub mod journal;
@@ -7,6 +8,7 @@ pub mod lock;
 pub mod locked;
 pub mod marker;
 mod memory;
+pub mod revive;
 pub mod said;
 pub mod scan;
 pub mod settle;

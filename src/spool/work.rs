@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
+use tokio::sync::oneshot;
 
+use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
 use super::lock::FolderLock;
@@ -31,6 +33,7 @@ use super::watch::{FsEvent, Inlet, Kind};
 use super::{Candidate, Clock, Facts, Now, Stamp, marker};
 use crate::clock::Mono;
 use crate::config::Route;
+use crate::report::Retry;
 use crate::sys::file;
 
 /// Unsettled files known at most: two batches, so that a full batch can settle while producers
@@ -55,10 +58,19 @@ pub enum Command {
     Finish {
         /// Path below the spool.
         path: String,
-        /// The version that was sent.
+        /// The version that was sent, or given up.
         sent: Stamp,
+        /// It was not delivered: it goes to the dead letters with this story.
+        story: Option<Arc<str>>,
         /// Comes back with the outcome.
         token: u64,
+    },
+    /// Dead letters go back into the spool: those named, or all.
+    Retry {
+        /// Their paths below the folder of dead letters.
+        files: Vec<String>,
+        /// Who asked.
+        answer: oneshot::Sender<Result<Retry, String>>,
     },
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
@@ -80,6 +92,8 @@ pub struct State {
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// What a route's work tells the daemon.
@@ -97,6 +111,8 @@ pub enum Report {
         /// What became of it.
         outcome: Result<Finished, String>,
     },
+    /// Dead letters that stand in the spool again, as new files.
+    Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
 }
@@ -122,6 +138,7 @@ pub struct Work {
     moved_on: bool,
     scans: u32,
     still: Still,
+    dead_letters: Tally,
     /// Periodic scans left out in a row, as nothing had moved.
     left_out: u32,
     /// The next scan has a cause; else it is the periodic one.
@@ -168,6 +185,7 @@ impl Work {
             moved_on: false,
             scans: 0,
             still: Still::default(),
+            dead_letters: Tally::default(),
             left_out: 0,
             scan_wanted: true,
             folder_moved: true,
@@ -232,7 +250,14 @@ impl Work {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Want(n) => self.credit = self.credit.saturating_add(n).min(CREDIT_MAX),
-            Command::Finish { path, sent, token } => self.finish(path, sent, token),
+            Command::Finish {
+                path,
+                sent,
+                story,
+                token,
+            } => self.finish(path, sent, story.as_deref(), token),
+            // Who asked may have gone.
+            Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;

@@ -32,6 +32,8 @@ pub enum Work {
     Upload(Upload),
     /// Take old temp names away.
     Sweep(Sweep),
+    /// Give the session up: another slot needs its seat at the destination.
+    Part,
 }
 
 /// A file to deliver.
@@ -91,6 +93,8 @@ pub enum Result {
         /// What to sweep again.
         left: Vec<String>,
     },
+    /// The session is given up.
+    Parted,
     /// It failed.
     Failed(Failure),
 }
@@ -104,6 +108,8 @@ pub struct Failure {
     pub code: Option<u32>,
     /// Whether there was a session: without one it is the destination's failure.
     pub connected: bool,
+    /// Whether a login was taken in this job or before it: what is refused then is no login.
+    pub logged_in: bool,
     /// In which phase.
     pub phase: Phase,
     /// The whole story, for the log.
@@ -166,6 +172,7 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
     {
         session.discard();
     }
+    setup.handle.note_session(session.is_some());
     Report {
         slot,
         epoch: job.epoch,
@@ -192,10 +199,18 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
         _ => phase,
     };
+    let entering = matches!(
+        trouble,
+        Trouble::Refused {
+            verb: "TYPE" | "CWD" | "MKD",
+            ..
+        }
+    );
     Failure {
         kind,
         code: trouble.code(),
         connected,
+        logged_in: connected || entering,
         phase,
         error: trouble.to_string(),
     }
@@ -231,6 +246,12 @@ fn run_work(
             }
             Ok(Result::Swept { left })
         }
+        Work::Part => {
+            if let Some(session) = session.take() {
+                session.quit();
+            }
+            Ok(Result::Parted)
+        }
     }
 }
 
@@ -240,6 +261,7 @@ pub(super) fn ensure<'a>(
 ) -> std::result::Result<&'a mut Session, Trouble> {
     if session.is_none() {
         *session = Some(Session::open(setup)?);
+        setup.handle.note_session(true);
         debug!(setup.log, "session opened"; "server" => setup.route.server.key());
     }
     // Just filled if it was empty.

@@ -140,6 +140,7 @@ impl Worker {
             Some(session) => session.quit(),
             None => {}
         }
+        self.setup.handle.note_session(false);
         self.setup.handle.begin(Phase::Idle, None);
     }
 

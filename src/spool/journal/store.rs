@@ -3,6 +3,7 @@
 //! another name and never overwritten; one of a newer version is refused.
 
 mod aside;
+mod failing;
 mod lost;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 pub use aside::OpenError;
 use aside::{Bad, set_aside};
 
-use super::{Change, Key, KnownAttempt, Unfinished};
+use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
 
@@ -58,6 +59,7 @@ const MIGRATIONS: &[&str] = &[
     ) WITHOUT ROWID;
 ",
     lost::SCHEMA,
+    failing::MIGRATION,
     "
     ALTER TABLE attempt ADD COLUMN target TEXT;
     ALTER TABLE delivery ADD COLUMN name TEXT;
@@ -231,18 +233,23 @@ impl Store {
             let (file, attempt) = row?;
             attempts.entry(file).or_default().push(attempt);
         }
-        let mut query = self.connection.prepare(
-            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns FROM file ORDER BY id",
-        )?;
+        let mut query = self.connection.prepare(&format!(
+            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns, {} FROM file
+             ORDER BY id",
+            failing::COLUMNS
+        ))?;
         let rows = query.query_map([], |row| {
             let id: i64 = row.get(0)?;
-            Ok((id, key(row, 1)?, row.get(3)?, row.get(4)?, stamp(row, 5)?))
+            let counts = (row.get(3)?, row.get(4)?);
+            let failing = failing::read(row, 9)?;
+            Ok((id, key(row, 1)?, counts, failing, stamp(row, 5)?))
         })?;
         rows.map(|row| {
-            let (id, of, failures, next, delivered) = row?;
+            let (id, of, (failures, next), failing, delivered) = row?;
             Ok(Unfinished {
                 of,
                 failures,
+                failing,
                 next,
                 delivered,
                 attempts: attempts.remove(&id).unwrap_or_default(),
@@ -370,16 +377,16 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             failures,
             next,
             error,
+            failing,
         } => {
             let file = made_file_of(t, of)?;
-            t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
-                .execute(params![file, failures, next, error])?;
+            failing::write(t, file, (*failures, *next, error), failing)?;
         }
         Change::Delivered { of, sent, at, name } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
-                "UPDATE file SET failures = 0, next = 0, error = NULL,
+                "UPDATE file SET failures = 0, next = 0, error = NULL, failed_first = NULL,
                      dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5 WHERE id = ?1",
             )?
             .execute(params![file, dev, ino, size, mtime])?;

@@ -152,6 +152,7 @@ impl Work {
             settling: self.settle.len() as u64,
             bytes: sums.bytes,
             oldest_mtime: sums.oldest_ns.map(|ns| ns as f64 / 1e9),
+            dead_letters: self.dead_letters.letters,
         }
     }
 }

@@ -55,6 +55,7 @@ impl Work {
 
     /// The time for a scan has come: does it, or finds that nothing has moved.
     pub(super) fn scan_due(&mut self) {
+        self.count_dead_letters();
         let periodic = !self.scan_wanted && !self.folder.blind && self.rest.files == 0;
         let now = (self.clock.now)();
         if periodic && self.left_out < LEFT_OUT_MAX {
@@ -111,11 +112,11 @@ impl Work {
         if let Ok(taking) = Taking::new(&self.route) {
             self.taking = taking;
         }
-        match finish::sweep_archive(&self.route) {
+        match finish::sweep_halves(&self.route) {
             Ok(0) => {}
-            Ok(swept) => info!(self.log, "half copies removed from the archive"; "files" => swept),
-            Err(error) => warn!(self.log, "archive cannot be read"; "error" => %error,
-                "next" => "half copies of an earlier run stay in it"),
+            Ok(swept) => info!(self.log, "half copies removed"; "files" => swept),
+            Err(error) => warn!(self.log, "half copies cannot be looked for"; "error" => %error,
+                "next" => "those of an earlier run stay"),
         }
     }
 
