@@ -5,6 +5,8 @@
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
+mod events;
+mod kept;
 mod offers;
 mod scans;
 
@@ -13,23 +15,24 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::fs::FileType;
-use slog::{Logger, debug, o, warn};
+use slog::{Logger, o, warn};
 use tokio::sync::oneshot;
 
+use self::kept::Comparison;
 use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
+use super::journal::KeptRows;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
-use super::scan::{Totals, what_it_is};
+use super::scan::Totals;
 use super::settle::{Settle, Sight, Verdict};
 use super::source::facts_of;
 use super::still::Still;
-use super::taking::{Taking, check_name};
+use super::taking::Taking;
 use super::waiting::{BATCH, Waiting};
-use super::watch::{FsEvent, Inlet, Kind};
+use super::watch::Inlet;
 use super::{Candidate, Clock, Facts, Now, Stamp, marker};
 use crate::clock::Mono;
 use crate::config::Route;
@@ -130,6 +133,9 @@ pub struct Work {
     memory: Memory,
     /// What stays of an earlier life's deliveries, until the spool is there.
     kept_before: Vec<(Arc<str>, Stamp)>,
+    comparison: Comparison,
+    /// A whole scan has ended in this life.
+    scanned: bool,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -179,6 +185,8 @@ impl Work {
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
             kept_before: Vec::new(),
+            comparison: Comparison::default(),
+            scanned: false,
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
@@ -205,9 +213,10 @@ impl Work {
         })
     }
 
-    /// Files that were delivered in an earlier life and stay.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>) {
+    /// Files that were delivered in an earlier life and stay, and where the journal has them.
+    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
         self.kept_before = kept;
+        self.comparison.rows = rows;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.
@@ -223,6 +232,7 @@ impl Work {
             }
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());
+            self.compare_kept();
         }
         self.tell_state((self.clock.now)());
         self.next_due()
@@ -234,7 +244,8 @@ impl Work {
             None => self.folder.retry_at,
         };
         if self.folder.root().is_some() {
-            due = self.settle.next_due().map_or(due, |next| next.min(due));
+            let others = [self.settle.next_due(), self.comparison.due()];
+            due = others.into_iter().flatten().fold(due, Mono::min);
             if self.can_offer() {
                 due = due.min(self.no_offer_before);
             }
@@ -265,84 +276,6 @@ impl Work {
             }
         }
         self.state_changed = true;
-    }
-
-    /// Events were lost: a scan must tell.
-    pub fn events_lost(&mut self) {
-        debug!(self.log, "file events were lost"; "next" => "the spool is scanned");
-        self.folder_moved = true;
-        self.scan_soon();
-    }
-
-    /// Takes what the watch told. Costs a look at that one name, never a scan of the spool.
-    pub fn event(&mut self, event: FsEvent) {
-        let FsEvent::Below(kind, path) = event else {
-            // Where it is still the same folder, its rights may have changed.
-            self.folder_moved = true;
-            return self.scan_soon();
-        };
-        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let rel = match check_name(bytes) {
-            Ok(rel) => rel,
-            Err(reason) => return self.say(bytes, reason),
-        };
-        let sight = if kind == Kind::MovedIn {
-            Sight::MovedIn
-        } else {
-            Sight::Seen
-        };
-        if kind == Kind::Gone {
-            self.gone(rel);
-        }
-        self.look_at(rel, sight, kind != Kind::Seen);
-        if let Some(marked) = self.taking.marked_by(rel) {
-            self.look_at(marked, Sight::Seen, false);
-        }
-        self.state_changed = true;
-    }
-
-    fn gone(&mut self, rel: &str) {
-        self.waiting.remove(rel);
-        self.settle.forget(rel);
-        self.forget_watch(rel);
-    }
-
-    fn forget_watch(&mut self, rel: &str) {
-        if let Some(watch) = &mut self.folder.watch {
-            watch.forget(rel);
-        }
-    }
-
-    /// Looks at one name and takes in what stands there. A folder is scanned if it is new, that
-    /// is `moved` here or not watched yet.
-    fn look_at(&mut self, rel: &str, sight: Sight, moved: bool) {
-        let Some(root) = self.folder.root() else {
-            return;
-        };
-        let Ok(stat) = file::stat_beneath(root, rel) else {
-            return self.gone(rel);
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if self.taking.takes(rel) => {
-                let now = (self.clock.now)();
-                self.take_in(rel, facts_of(&stat), sight, now);
-            }
-            FileType::RegularFile => {}
-            FileType::Directory if self.taking.enters_all(rel) => {
-                let known = self
-                    .folder
-                    .watch
-                    .as_ref()
-                    .is_some_and(|watch| watch.has(rel));
-                if moved || !known {
-                    self.forget_watch(rel);
-                    self.scan_below(rel);
-                }
-            }
-            FileType::Directory => {}
-            other if self.taking.takes(rel) => self.say(rel.as_bytes(), what_it_is(other)),
-            _ => {}
-        }
     }
 
     fn take_in(&mut self, rel: &str, facts: Facts, sight: Sight, now: Now) {

@@ -3,7 +3,10 @@
 //! another name and never overwritten; one of a newer version is refused.
 
 mod aside;
+mod attempts;
 mod failing;
+mod history;
+mod kept;
 mod lost;
 
 use std::collections::HashMap;
@@ -13,6 +16,8 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 pub use aside::OpenError;
 use aside::{Bad, set_aside};
+pub use history::INCIDENTS;
+pub use kept::KeptRows;
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -60,10 +65,9 @@ const MIGRATIONS: &[&str] = &[
 ",
     lost::SCHEMA,
     failing::MIGRATION,
-    "
-    ALTER TABLE attempt ADD COLUMN target TEXT;
-    ALTER TABLE delivery ADD COLUMN name TEXT;
-",
+    history::SCHEMA,
+    kept::SCHEMA,
+    attempts::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -91,30 +95,45 @@ impl Store {
     /// # Errors
     /// It can neither be used nor set aside.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let refused = |why| OpenError::new(path, why);
         match Self::try_open(path) {
             Ok(store) => Ok(Opened {
                 store,
                 set_aside: None,
             }),
-            Err(Bad::Refused(why)) => Err(refused(why)),
-            Err(Bad::Unreadable(why)) => {
-                let place = set_aside(path).map_err(|e| {
-                    refused(format!("{why}, and it cannot be put aside either: {e}"))
-                })?;
-                match Self::try_open(path) {
-                    Ok(store) => Ok(Opened {
-                        store,
-                        set_aside: Some((place, why)),
-                    }),
-                    Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
-                }
-            }
+            Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
+            Err(bad) => Err(OpenError::new(path, bad)),
         }
     }
 
+    /// Sets a damaged journal aside and begins a new one. `why` says what is wrong with it.
+    ///
+    /// # Errors
+    /// The one cannot be set aside, or the other not be made.
+    pub fn begin_anew(path: &Path, why: String) -> Result<Opened, OpenError> {
+        let stuck = |e| Bad::Refused(format!("{why}, and it cannot be put aside either: {e}"));
+        let opened = set_aside(path).map_err(stuck).and_then(|place| {
+            let store = Self::try_open(path)?;
+            Ok((store, place))
+        });
+        let (store, place) = opened.map_err(|bad| OpenError::new(path, bad))?;
+        Ok(Opened {
+            store,
+            set_aside: Some((place, why)),
+        })
+    }
+
+    /// On a full volume without the memory that connections share, it goes without: it is ours
+    /// alone then, and a start has nothing to write.
     fn try_open(path: &Path) -> Result<Self, Bad> {
+        match Self::open_as(path, "normal") {
+            Err(Bad::FullForSharing(_)) => Self::open_as(path, "exclusive"),
+            opened => opened,
+        }
+    }
+
+    fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
         let connection = Connection::open(path)?;
+        connection.pragma_update(None, "locking_mode", locking)?;
         connection.busy_timeout(std::time::Duration::from_secs(2))?;
         let number = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0));
         let (application, version) = (number("application_id")?, number("user_version")?);
@@ -135,9 +154,8 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
         connection.pragma_update(None, "journal_size_limit", LOG)?;
-        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
-        if check != "ok" {
-            return Err(Bad::Unreadable(check));
+        if let Some(wrong) = history::check(&connection)? {
+            return Err(Bad::Unreadable(wrong));
         }
         let mut store = Self { connection };
         store.migrate(version, path)?;
@@ -182,6 +200,12 @@ impl Store {
             }
             done => done,
         }
+    }
+
+    /// Closes the file and, where there is room for it, brings its log home; false if something
+    /// of that failed. All that was written stands in either case.
+    pub fn close(self) -> bool {
+        self.connection.close().is_ok()
     }
 
     /// Brings the log home and cuts its file; false if that cannot be done now.
@@ -256,32 +280,6 @@ impl Store {
             })
         })
         .collect()
-    }
-
-    /// Every delivered file that stays in its spool.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn kept(&self) -> Result<Vec<(Key, Stamp)>, rusqlite::Error> {
-        let mut query = self
-            .connection
-            .prepare("SELECT route, path, dev, ino, size, mtime_ns FROM kept")?;
-        let rows = query.query_map([], |row| Ok((key(row, 0)?, stamp(row, 2)?)))?;
-        let known = rows.filter_map(|row| match row {
-            Ok((of, Some(stamp))) => Some(Ok((of, stamp))),
-            Ok((_, None)) => None,
-            Err(error) => Some(Err(error)),
-        });
-        known.collect()
-    }
-
-    /// Drops the record of deliveries before that Unix time; files that are kept stay known.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn expire(&mut self, before: f64) -> Result<usize, rusqlite::Error> {
-        self.connection
-            .execute("DELETE FROM delivery WHERE at < ?1", params![before])
     }
 }
 
@@ -361,16 +359,15 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             target,
         } => {
             let file = made_file_of(t, of)?;
-            let ((dev, ino, size, mtime), stage) = (columns(*sent), *stage as u8);
+            let (dev, ino, size, mtime) = columns(*sent);
+            // A newer version is on its way: the end of the older one was not noted.
             t.prepare_cached(
-                "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns, target)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-                 ON CONFLICT (file, temp) DO UPDATE SET stage = ?3,
-                     dev = coalesce(?4, dev), ino = coalesce(?5, ino),
-                     size = coalesce(?6, size), mtime_ns = coalesce(?7, mtime_ns),
-                     target = coalesce(?8, target)",
+                "UPDATE file SET dev = NULL, ino = NULL, size = NULL, mtime_ns = NULL
+                 WHERE id = ?1 AND ?2 IS NOT NULL AND dev IS NOT NULL
+                 AND (dev, ino, size, mtime_ns) IS NOT (?2, ?3, ?4, ?5)",
             )?
-            .execute(params![file, temp, stage, dev, ino, size, mtime, target])?;
+            .execute(params![file, dev, ino, size, mtime])?;
+            attempts::write(t, file, (temp, *stage), *sent, target.as_deref())?;
         }
         Change::Waiting {
             of,
@@ -415,18 +412,9 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             }
         }
         Change::Forgotten { of } => forget(t, of)?,
-        Change::Remade { route } => {
-            for (doubtful, sent_again) in [
-                (Stage::Publishing, Stage::Sending),
-                (Stage::Stored, Stage::Storing),
-            ] {
-                t.prepare_cached(
-                    "UPDATE attempt SET stage = ?2 WHERE stage = ?1
-                     AND file IN (SELECT id FROM file WHERE route = ?3)",
-                )?
-                .execute(params![doubtful as u8, sent_again as u8, &**route])?;
-            }
-        }
+        Change::Remade { route } => attempts::remade(t, route)?,
+        Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
+        Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }
     Ok(())

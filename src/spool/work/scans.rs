@@ -105,7 +105,7 @@ impl Work {
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
             for (path, stamp) in std::mem::take(&mut self.kept_before) {
-                self.memory.keep(&path, stamp);
+                self.memory.keep_from_before(&path, stamp);
             }
         }
         // Which of our own folders lie below it may have changed with it.
@@ -177,7 +177,10 @@ impl Work {
         }
         if finds.complete {
             self.settle.end_round();
-            self.memory.end_round();
+            let missed = self.memory.end_round();
+            if missed || !std::mem::replace(&mut self.scanned, true) {
+                self.comparison.want();
+            }
         } else {
             self.still.forget();
         }
