@@ -25,12 +25,11 @@ impl DaemonActor {
             return;
         }
         self.see_sessions(now);
-        // Who has a session goes first: it takes no further seat. Among the others nobody is always
-        // the first.
+        // Who has a session goes first: it takes no further seat. They go in one order, so that a
+        // session that is not needed idles and ends; among the others nobody is always the first.
         let count = self.slots.len();
         self.turn = (self.turn + 1) % count.max(1);
-        let first = self.turn;
-        for holds in [true, false] {
+        for (holds, first) in [(true, 0), (false, self.turn)] {
             for index in (0..count).map(|i| (i + first) % count) {
                 let slot = &self.slots[index];
                 if slot.free() && slot.has_session() == holds {
