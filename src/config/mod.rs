@@ -10,6 +10,7 @@ mod file;
 pub mod keys;
 mod layer;
 mod model;
+mod publishing;
 mod rules;
 mod secret;
 mod server;
@@ -19,6 +20,7 @@ mod value;
 
 pub use fault::{Fault, Faults};
 pub use model::*;
+pub use publishing::{OnConflict, Publishing};
 
 use fault::Wrong;
 use layer::Layer;

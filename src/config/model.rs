@@ -150,6 +150,8 @@ pub struct Route {
     pub order: Order,
     /// How the sent file is verified before it is published.
     pub verify: Verify,
+    /// How it gets its final name.
+    pub publishing: super::Publishing,
     /// What becomes of the source after its delivery.
     pub after: After,
     /// Folder of dead letters; never scanned.

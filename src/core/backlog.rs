@@ -107,6 +107,20 @@ impl<T> Backlog<T> {
         }
     }
 
+    /// A file in work comes back and is the next one.
+    pub fn put_first(&mut self, path: &str) {
+        let Some((key, _)) = self.records.get_key_value(path) else {
+            return;
+        };
+        let key = Arc::clone(key);
+        if let Some(record) = self.records.get_mut(path)
+            && record.place == Place::InWork
+        {
+            record.place = Place::Ready;
+            self.ready.push_front(key);
+        }
+    }
+
     /// The file is done with: it is forgotten. Returns the caller's facts.
     pub fn remove(&mut self, path: &str) -> Option<T> {
         let (key, record) = self.records.remove_entry(path)?;
@@ -246,7 +260,7 @@ mod tests {
         /// Whatever happens, every file is in exactly one place and none is lost or doubled.
         #[test]
         fn every_file_is_in_exactly_one_place(
-            steps in prop::collection::vec((0u8..5, 0u8..12, 0u64..20), 1..200),
+            steps in prop::collection::vec((0u8..6, 0u8..12, 0u64..20), 1..200),
         ) {
             let mut backlog = Backlog::default();
             let mut known = BTreeSet::new();
@@ -262,6 +276,14 @@ mod tests {
                     2 => {
                         backlog.put_back(&name, now + Duration::from_secs(by));
                         in_work.remove(&name);
+                    }
+                    4 => {
+                        backlog.put_first(&name);
+                        if in_work.remove(&name) {
+                            let next = backlog.take(now, |_| true);
+                            prop_assert_eq!(next.as_deref(), Some(&*name));
+                            in_work.insert(name);
+                        }
                     }
                     3 => {
                         prop_assert_eq!(backlog.remove(&name).is_some(), known.remove(&name));

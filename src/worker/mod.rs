@@ -2,6 +2,7 @@
 //! block. It takes jobs from its mailbox, answers Pings at its safe points, and reports; it
 //! decides nothing about journal or source, and after its fence it can change nothing any more.
 
+mod direct;
 mod job;
 
 use std::io;

@@ -7,8 +7,9 @@ use super::DaemonActor;
 use super::route::Due;
 use super::slots::{Running, RunningKind};
 use crate::actors::messages::Give;
-use crate::clock::Mono;
-use crate::pulse::Attempt;
+use crate::clock::{self, Mono};
+use crate::config::OnConflict;
+use crate::pulse::{Attempt, Claims};
 use crate::spool::journal::Key;
 use crate::token;
 use crate::worker::{Job, Sweep, Upload, Work};
@@ -73,6 +74,8 @@ impl DaemonActor {
                 route: self.routes[route].config.name.as_str().into(),
                 path: Arc::clone(&path),
             };
+            let claims = self.claims_of(route);
+            let config = Arc::clone(&self.routes[route].config);
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -80,8 +83,18 @@ impl DaemonActor {
                 self.finish(route, &path, sent);
                 continue;
             }
-            let temp = token::temp_name(&path, &self.agent, &token::new());
-            let attempt = Arc::new(Attempt::new(temp, of, self.record.journal.clone()));
+            let temps = &config.publishing.temps;
+            let temp = temps.temp(&path, &self.agent, &token::new());
+            let attempt = Attempt::new(temp, of, self.record.journal.clone());
+            let attempt = if config.publishing.direct {
+                attempt.directly()
+            } else {
+                attempt
+            };
+            let attempt = Arc::new(match claims {
+                Some((claims, place)) => attempt.claiming(claims, place),
+                None => attempt,
+            });
             let upload = Upload {
                 path: Arc::clone(&path),
                 settled: facts.stamp,
@@ -100,6 +113,14 @@ impl DaemonActor {
             return;
         }
         self.sweep(index, now);
+    }
+
+    /// Where the attempts of a route claim the names that they choose, if they choose any.
+    pub(super) fn claims_of(&self, route: usize) -> Option<(Claims, String)> {
+        let config = &self.routes[route].config;
+        let chooses = config.publishing.on_conflict == OnConflict::Rename;
+        let (server, folder) = (config.server.key(), &config.server.folder);
+        chooses.then(|| (self.claims.clone(), format!("{server}/{folder}")))
     }
 
     /// Gives a slot the old temp names that are due; true if there were any.
@@ -163,7 +184,14 @@ impl DaemonActor {
             let target = self.routes[route].target(path);
             self.targets.remove(&target);
         }
-        self.routes[route].backlog.put_back(path, until);
+        let state = &mut self.routes[route];
+        let facts = state.backlog.facts(path);
+        if until <= clock::mono() && facts.is_some_and(|f| f.doubts.iter().any(|a| a.is_torn())) {
+            // A torn file may be seen under its final name.
+            state.backlog.put_first(path);
+        } else {
+            state.backlog.put_back(path, until);
+        }
     }
 
     pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {

@@ -52,7 +52,7 @@ use crate::config::Config;
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
-use crate::pulse::{LookUps, Point, Sabotage};
+use crate::pulse::{Claims, LookUps, Point, Sabotage};
 use crate::report::Incident;
 use crate::spool::journal::{Journal, Unfinished};
 
@@ -114,6 +114,8 @@ pub struct DaemonActor {
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
+    /// Final names that attempts have chosen themselves.
+    claims: Claims,
     vouchers: Vouchers,
     record: Record,
     reloads: Reloads,
@@ -195,6 +197,7 @@ impl DaemonActor {
             job: 0,
             turn: 0,
             targets: HashMap::new(),
+            claims: Claims::default(),
             vouchers,
             record: Record::new(parts.journal),
             reloads: Reloads::default(),
