@@ -138,6 +138,17 @@ impl JournalActor {
     }
 
     fn write(&mut self, batch: &[Entry]) -> Result<(), String> {
+        if self
+            .store
+            .as_ref()
+            .is_some_and(|store| !store.is_in_place())
+        {
+            self.store = None;
+            error!(self.parts.log, "the journal's file was taken away";
+                "path" => self.path.display().to_string(),
+                "next" => "another one is opened or made, with what is known of files in work; \
+                    do not touch it while the service runs");
+        }
         let changes = batch.iter().map(|entry| &entry.change);
         let written = self.store()?.apply(changes);
         written.map_err(|error| {

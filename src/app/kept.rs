@@ -104,7 +104,7 @@ fn no_resend(
         "routes" => names, "set_aside" => &place,
         "next" => "nothing of them is sent before a start with --accept-resend");
     Ok(Some(format!(
-        "it keeps its files, and the journal that knew which of them were delivered was set aside \
+        "it keeps its files, and the journal that knew which of them were delivered is lost \
          ({place}); to send all of them again, start once with `ftpulse run --accept-resend`; to \
          avoid that, stop the service, put a sound journal back, and start it"
     )))

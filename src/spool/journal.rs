@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{INCIDENTS, KeptRows, OpenError, Opened, Store};
+pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store};
 
 use super::Stamp;
 use crate::core::journey::Stage;

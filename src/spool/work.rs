@@ -22,7 +22,6 @@ use self::kept::Comparison;
 use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
-use super::journal::KeptRows;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
@@ -131,11 +130,7 @@ pub struct Work {
     settle: Settle,
     waiting: Waiting,
     memory: Memory,
-    /// What stays of an earlier life's deliveries, until the spool is there.
-    kept_before: Vec<(Arc<str>, Stamp)>,
     comparison: Comparison,
-    /// A whole scan has ended in this life.
-    scanned: bool,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -184,9 +179,7 @@ impl Work {
             settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
-            kept_before: Vec::new(),
             comparison: Comparison::default(),
-            scanned: false,
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
@@ -211,12 +204,6 @@ impl Work {
             clock,
             stop,
         })
-    }
-
-    /// Files that were delivered in an earlier life and stay, and where the journal has them.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
-        self.kept_before = kept;
-        self.comparison.rows = rows;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.

@@ -17,6 +17,7 @@ pub use aside::OpenError;
 use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
 pub use kept::KeptRows;
+pub use lost::AGENT;
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -77,6 +78,9 @@ const LOG: u32 = 512 << 10;
 /// An open journal.
 pub struct Store {
     connection: Connection,
+    path: PathBuf,
+    /// Device and inode.
+    file: Option<(u64, u64)>,
 }
 
 /// A journal and what became of an unreadable one in its place.
@@ -155,7 +159,11 @@ impl Store {
         if let Some(wrong) = history::check(&connection)? {
             return Err(Bad::Unreadable(wrong));
         }
-        let mut store = Self { connection };
+        let mut store = Self {
+            connection,
+            path: path.to_owned(),
+            file: lost::file_at(path),
+        };
         store.migrate(version, path)?;
         Ok(store)
     }

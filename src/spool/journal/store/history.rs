@@ -20,6 +20,10 @@ const STEP: i64 = 1000;
 /// Incidents kept, however young they are: as many as the service shows.
 pub const INCIDENTS: usize = 1000;
 
+/// Failures are remembered for so much longer, seconds: what is waited for may be away for weeks,
+/// and since when a file fails must not be forgotten meanwhile.
+const LONG_PAST: f64 = 30.0 * 86_400.0;
+
 impl Store {
     /// Drops a step's worth of what is older than that Unix time; true if there may be more. Files
     /// that are kept, in doubt or not finished stay known.
@@ -47,7 +51,7 @@ impl Store {
                  AND dev IS NULL
                  AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.file = file.id) LIMIT ?2)",
             )?
-            .execute(params![before, STEP])?;
+            .execute(params![before - LONG_PAST, STEP])?;
         let gone = kept::forget(&transaction, before, STEP)?;
         transaction.commit()?;
         let most = deliveries.max(incidents).max(failures).max(gone);

@@ -304,9 +304,9 @@ fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
         at,
     };
     let changes = [
-        waiting(key(0, 0), 1.0),
-        waiting(key(0, 1), 3.0),
-        waiting(key(0, 2), 1.0),
+        waiting(key(0, 0), -3e6),
+        waiting(key(0, 1), 1.0),
+        waiting(key(0, 2), -3e6),
         attempt(key(0, 2)),
         delivered(key(0, 3), 1.0),
         delivered(key(0, 4), 3.0),
