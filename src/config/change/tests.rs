@@ -1,3 +1,5 @@
+//! What the comparison of two configurations tells, for each kind of setting.
+
 use super::super::{Sources, keys, load};
 use super::*;
 use std::ffi::OsString;
