@@ -169,6 +169,7 @@ impl Builder {
             } else {
                 Verify::Size
             },
+            resume_over: s.size(&name("resume_over")),
             after: match (s.choice(&name("after")), s.path(&name("archive"))) {
                 ("archive", Some(folder)) => After::Archive(folder),
                 ("keep", _) => After::Keep,

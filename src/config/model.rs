@@ -144,6 +144,8 @@ pub struct Route {
     pub order: Order,
     /// How the sent file is verified before it is published.
     pub verify: Verify,
+    /// Files of more bytes are resumed.
+    pub resume_over: u64,
     /// What becomes of the source after its delivery.
     pub after: After,
     /// Folder of dead letters; never scanned.

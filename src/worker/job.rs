@@ -244,9 +244,10 @@ fn deliver(
         // Its 250 was read after all: nothing is asked of the server.
         return Ok((done.source(), 0));
     }
+    let keep = ftp::resumable(&upload.doubts, upload.settled, setup.route.resume_over);
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
         let session = ensure(setup, session)?;
-        match ftp::resolve(session, &upload.doubts, &upload.attempt, target)? {
+        match ftp::resolve(session, &upload.doubts, &upload.attempt, target, keep)? {
             Resolved::Delivered(source) => {
                 info!(setup.log, "in doubt: it had been delivered"; "file" => escape(target),
                     "next" => "the source is finished");
@@ -257,10 +258,18 @@ fn deliver(
         }
     }
     // The source is opened before a session is: what is not there needs none.
-    let (mut file, stamp) = open_source(setup, upload)?;
+    let opened = open_source(setup, upload);
+    if keep.is_some() && matches!(opened, Err(Trouble::Changed | Trouble::Vanished)) {
+        ftp::leave_all(ensure(setup, session)?, &upload.doubts)?;
+    }
+    let (mut file, stamp) = opened?;
     let session = ensure(setup, session)?;
     upload.attempt.note_source(stamp);
-    ftp::send(session, &mut file, stamp, &upload.attempt)?;
+    let from = match keep {
+        Some(version) => ftp::take_up(session, &upload.doubts, &upload.attempt, version)?,
+        None => 0,
+    };
+    let sent = ftp::send(session, &mut file, stamp, &upload.attempt, from)?;
     let still = still_there(setup, upload, stamp);
     if let Err(trouble) = still {
         // Never published: what was sent is not what stands in the spool any more.
@@ -270,7 +279,7 @@ fn deliver(
         return Err(trouble);
     }
     session.publish(&upload.attempt, target)?;
-    Ok((Some(stamp), stamp.size))
+    Ok((Some(stamp), sent))
 }
 
 /// Opens the source under a shared lock (S2): whoever holds it exclusively is still at work.

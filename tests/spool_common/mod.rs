@@ -32,6 +32,7 @@ pub fn route(dir: &Path) -> Route {
         settle: Duration::from_millis(300),
         order: Order::Oldest,
         verify: Verify::Size,
+        resume_over: 8 << 20,
         after: After::Delete,
     }
 }

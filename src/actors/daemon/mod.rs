@@ -34,7 +34,8 @@ use self::verdict::Recorded;
 use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{
-    Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,
+    Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Resume, Retire, Seats, Strand,
+    Tick,
 };
 use crate::clock::{self, Mono};
 use crate::config::Config;
@@ -65,6 +66,8 @@ pub struct Peers {
     pub strand: Recipient<Strand>,
     /// The quarantine: a destination without a seat.
     pub seats: Recipient<Seats>,
+    /// The quarantine: a file that is about to be resumed.
+    pub resume: Recipient<Resume>,
     /// The collector: credit.
     pub want: Recipient<Want>,
     /// The collector: the end of a delivered source.
@@ -100,6 +103,8 @@ pub struct DaemonActor {
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
+    /// Incidents whose pair is held, and its destination and final name.
+    stranded: HashMap<u64, (String, String)>,
     vouchers: Vouchers,
     record: Record,
     /// What an earlier life left behind, until the first start.
@@ -169,6 +174,7 @@ impl DaemonActor {
             incident: 0,
             job: 0,
             targets: HashMap::new(),
+            stranded: HashMap::new(),
             vouchers,
             record: Record::new(parts.journal),
             unfinished: parts.unfinished,
@@ -380,6 +386,7 @@ impl Handler<Released> for DaemonActor {
 
     fn handle(&mut self, released: Released, _: &mut Self::Context) {
         self.released(released);
+        self.dispatch(clock::mono());
     }
 }
 

@@ -71,15 +71,18 @@ impl DaemonActor {
             Some(Running {
                 kind: RunningKind::Upload { path, .. },
                 ..
-            }) => Some(Arc::clone(path)),
+            }) => Some(self.routes[slot.route].target(path)),
             _ => None,
         };
         if held {
+            if let Some(target) = &target {
+                self.stranded.insert(id, target.clone());
+            }
             self.unsent.push_back(Unsent::Strand(Strand {
                 incident: id,
                 route: route.as_str().into(),
                 destination: self.routes[slot.route].config.server.key(),
-                target,
+                target: target.map(|(_, name)| name.into()),
                 pair,
             }));
         }
@@ -210,6 +213,7 @@ impl DaemonActor {
 
     /// A stranded pair left the quarantine.
     pub(super) fn released(&mut self, released: Released) {
+        self.stranded.remove(&released.incident);
         let entry = self
             .incidents
             .iter_mut()

@@ -256,7 +256,7 @@ fn fly(
         },
         Journal::none(),
     );
-    let sent = ftp::send(session, &mut file, stamp, &attempt);
+    let sent = ftp::send(session, &mut file, stamp, &attempt, 0);
     traces.file = attempt.stage() != Stage::Opened;
     sent.map_err(named("upload"))?;
     tell.fine("upload", format!("{} bytes sent and verified", stamp.size));
