@@ -180,7 +180,6 @@ const BAD: &[Bad] = &[
     File("tls_verify = false", &["routes.main.tls_verify", "not available in this version; remove it or set it to true"]),
     File("ready_suffix = \".ok\"", &["routes.main.ready_suffix", "not available in this version; remove it"]),
     File("client_key = \"hunter2-Zq9\"", &["routes.main.client_key", "not shown", "not available in this version; remove it"]),
-    File("verify = \"hash\"", &["routes.main.verify", "not available in this version; remove it or set it to size"]),
     File("direction = \"get\"", &["not available in this version; remove it or set it to put"]),
     Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval", "remove it or set it to 500ms"]),
     Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1d")], &["retry.give_up_after", "remove it or set it to 5d"]),

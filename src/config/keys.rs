@@ -205,7 +205,7 @@ pub static KEYS: &[Key] = &[
     Key::absent("routes.NAME.temp_pattern", Text, "{name}.{token}.part", "Form of the temporary name.").later(),
     Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is written after each delivery.").later(),
     Key::new("routes.NAME.on_conflict", Choice(&["overwrite"], &["skip", "rename", "fail"]), "overwrite", "What happens when the final name exists."),
-    Key::new("routes.NAME.verify", Choice(&["size", "none"], &["hash"]), "size", "How a sent file is verified before it is published."),
+    Key::new("routes.NAME.verify", Choice(&["size", "hash", "none"], &[]), "size", "How a sent file is verified before it is published."),
     Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again."),
     Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"], &[]), "delete", "What becomes of the source after its delivery."),
     Key::absent("routes.NAME.archive", Path, "/archive", "Folder of delivered sources (after = \"archive\")."),

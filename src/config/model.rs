@@ -218,6 +218,8 @@ pub enum Order {
 pub enum Verify {
     /// SIZE must equal what was sent (RFC 3659 section 4).
     Size,
+    /// That, and the server's hash of the file must equal ours.
+    Hash,
     /// The 226 alone is believed.
     None,
 }

@@ -4,6 +4,7 @@
 
 mod dial;
 mod error;
+mod hash;
 mod plain;
 mod probe;
 mod publish;
@@ -13,6 +14,7 @@ mod transfer;
 mod wire;
 
 pub use error::Trouble;
+pub use hash::Hashing;
 pub use probe::{Features, Listing};
 pub use publish::{Resolved, resolve, take_away};
 pub use resume::{leave_all, resumable, take_up};

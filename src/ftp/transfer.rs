@@ -20,7 +20,7 @@ use suppaftp::{FtpError, FtpResult};
 use super::publish::take_away;
 use super::resume::from_the_start;
 use super::session::Setup;
-use super::{Session, Trouble, dial};
+use super::{Session, Trouble, dial, hash};
 use crate::clock::{self, Mono};
 use crate::config::Verify;
 use crate::core::journey::Stage;
@@ -52,6 +52,10 @@ pub fn send(
     attempt: &Attempt,
     from: u64,
 ) -> Result<u64, Trouble> {
+    if session.setup.route.verify == Verify::Hash {
+        // Before anything is sent in vain.
+        session.hashing()?.map_err(Trouble::NoHash)?;
+    }
     let (stream, from) = begin(session, attempt, from)?;
     if from > 0 {
         info!(session.setup.log, "upload resumed"; "from" => from, "bytes" => stamp.size,
@@ -59,13 +63,19 @@ pub fn send(
             "next" => "the rest is sent");
     }
     let result = stream_file(session, stream, file, stamp, from)
-        .and_then(|()| verify(session, &attempt.temp, stamp.size, from > 0));
+        .and_then(|()| verify(session, &attempt.temp, stamp.size, from > 0))
+        .and_then(|()| hash::verify(session, file, stamp, &attempt.temp, from > 0));
     let large = stamp.size > session.setup.route.resume_over;
     let clear = match &result {
         // What has come of a large file may be of use: only the transfer was broken off.
         Err(Trouble::Refused { code: 421, .. }) => false,
         Err(Trouble::Refused { code, .. }) => !large || *code >= 500 || *code == 452,
-        Err(Trouble::Changed | Trouble::Source(_) | Trouble::SizeDiffers { .. }) => true,
+        Err(
+            Trouble::Changed
+            | Trouble::Source(_)
+            | Trouble::SizeDiffers { .. }
+            | Trouble::HashDiffers { .. },
+        ) => true,
         _ => false,
     };
     if clear && session.usable() && take_away(session, &attempt.temp)? {
@@ -359,7 +369,7 @@ fn pump_plainly(
 }
 
 /// Whether the open source is still the version that was sent.
-fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
+pub(super) fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
     match crate::spool::stamp_of(file) {
         Ok(now) if now == stamp => Ok(()),
         Ok(_) => Err(Trouble::Changed),

@@ -177,7 +177,10 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::InDoubt => FailureKind::Doubt,
         Trouble::Unwritten => FailureKind::Journal,
         Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
-        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
+        Trouble::Refused { .. }
+        | Trouble::NoHash(_)
+        | Trouble::HashDiffers { .. }
+        | Trouble::SizeDiffers { .. } => FailureKind::Refused,
     };
     let phase = match trouble {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
