@@ -125,6 +125,11 @@ impl<T> Backlog<T> {
         self.records.get_mut(path).map(|r| &mut r.facts)
     }
 
+    /// Every file and the caller's facts about it, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
+        self.records.iter().map(|(path, r)| (path, &r.facts))
+    }
+
     /// Where a file stands.
     pub fn place(&self, path: &str) -> Option<Place> {
         self.records.get(path).map(|r| r.place)
@@ -133,6 +138,12 @@ impl<T> Backlog<T> {
     /// Files that may be sent now.
     pub fn ready(&self) -> usize {
         self.ready.len()
+    }
+
+    /// Files that may be sent at that time: the ready ones, and those whose back-off is over.
+    pub fn due(&self, now: Mono) -> usize {
+        let over = self.waiting.iter().take_while(|(until, _)| *until <= now);
+        self.ready.len() + over.count()
     }
 
     /// Files in their back-off.

@@ -17,7 +17,7 @@ use super::transfer::unchanged;
 use super::{Features, Session, Trouble};
 use crate::config::Verify;
 use crate::core::names::Phase;
-use crate::pulse::WorkerHandle;
+use crate::pulse::{Attempt, WorkerHandle};
 use crate::spool::Stamp;
 
 /// Bytes hashed between two safe points: well below a millisecond each.
@@ -204,7 +204,7 @@ pub(super) fn verify(
     session: &mut Session,
     file: &File,
     stamp: Stamp,
-    temp: &str,
+    attempt: &Attempt,
     resumed: bool,
 ) -> Result<(), Trouble> {
     let wanted = session.setup.route.verify == Verify::Hash;
@@ -217,13 +217,17 @@ pub(super) fn verify(
         Err(_) => return Ok(()),
     };
     let sent = hash(&session.setup.handle, file, stamp, by.algorithm)?;
-    match session.ask_hash(by, temp, &sent) {
+    match session.ask_hash(by, &attempt.temp, &sent) {
         Ok(Some(found)) if found == sent => Ok(()),
-        Ok(found) => Err(Trouble::HashDiffers {
-            by: by.name,
-            sent,
-            found: found.unwrap_or_else(|| "no such hash".into()),
-        }),
+        Ok(found) => {
+            // Even if it cannot be taken away.
+            attempt.spoilt();
+            Err(Trouble::HashDiffers {
+                by: by.name,
+                sent,
+                found: found.unwrap_or_else(|| "no such hash".into()),
+            })
+        }
         Err(Trouble::Refused { code, text, .. }) if code != 421 && !wanted => {
             session.hash = None;
             warn!(session.setup.log, "the server tells no hash after all"; "error" => text,

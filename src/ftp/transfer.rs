@@ -26,6 +26,7 @@ use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
+use crate::failpoint;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::spool::Stamp;
 use crate::sys::fence::{Which, Woken};
@@ -57,14 +58,16 @@ pub fn send(
         session.hashing()?.map_err(Trouble::NoHash)?;
     }
     let (stream, from) = begin(session, attempt, from)?;
+    failpoint::at("stor-accepted");
     if from > 0 {
         info!(session.setup.log, "upload resumed"; "from" => from, "bytes" => stamp.size,
             "file" => crate::log::escape(attempt.path()).into_owned(),
             "next" => "the rest is sent");
     }
     let result = stream_file(session, stream, file, stamp, from)
+        .inspect(|()| failpoint::at("stored"))
         .and_then(|()| verify(session, &attempt.temp, stamp.size, from > 0))
-        .and_then(|()| hash::verify(session, file, stamp, &attempt.temp, from > 0));
+        .and_then(|()| hash::verify(session, file, stamp, attempt, from > 0));
     let large = stamp.size > session.setup.route.resume_over;
     let clear = match &result {
         // What has come of a large file may be of use: only the transfer was broken off.
@@ -238,6 +241,7 @@ fn stream_file(
     let moved = pump(handle, socket, file, from, stamp.size)
         .and_then(|()| unchanged(file, stamp))
         .and_then(|()| {
+            failpoint::at("all-moved");
             socket
                 .shutdown(Shutdown::Write)
                 .map_err(|e| Trouble::from_io(handle, "ending the data connection", &e))?;
@@ -319,7 +323,10 @@ fn pump(
         let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
         match rustix::fs::sendfile(socket, &*file, Some(&mut offset), want) {
             Ok(0) => return Err(Trouble::Changed),
-            Ok(moved) => handle.moved(moved as u64),
+            Ok(moved) => {
+                handle.moved(moved as u64);
+                failpoint::at("bytes-moved");
+            }
             Err(Errno::INTR) => {}
             Err(Errno::INVAL | Errno::NOSYS) => {
                 return pump_plainly(handle, socket, file, offset, size);

@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 
 use super::{Stop, WorkerHandle};
 use crate::core::journey::Stage;
+use crate::failpoint;
 use crate::spool::Stamp;
 use crate::spool::journal::{Change, Done, Journal, Key, KnownAttempt};
 
@@ -17,6 +18,8 @@ pub struct Attempt {
     pub temp: String,
     /// A `Stage`, with `CLOSED` or without.
     stage: AtomicU8,
+    /// Its RNTO was refused, and its temp was seen to stand still.
+    refused: AtomicBool,
     sent: OnceLock<Stamp>,
     /// Where in the file it began, and how many attempts in a row had begun no later.
     began_at: AtomicU64,
@@ -38,6 +41,7 @@ impl Attempt {
         Self {
             temp,
             stage: AtomicU8::new(Stage::Opened as u8),
+            refused: AtomicBool::new(false),
             sent: OnceLock::new(),
             began_at: AtomicU64::new(0),
             in_vain: AtomicU64::new(0),
@@ -65,6 +69,7 @@ impl Attempt {
     /// when a successor has given the attempt up meanwhile: then nothing may be sent any more.
     pub fn begin_publishing(&self) -> bool {
         let (sending, publishing) = (Stage::Sending as u8, Stage::Publishing as u8);
+        self.refused.store(false, SeqCst);
         let moved = self
             .stage
             .compare_exchange(sending, publishing, SeqCst, SeqCst);
@@ -77,7 +82,21 @@ impl Attempt {
     /// # Errors
     /// The worker was stopped, or the journal cannot be written: then the step must not be taken.
     pub fn journalled(&self, handle: &WorkerHandle) -> Result<Result<(), Unwritten>, Stop> {
-        handle.write(&self.journal, self.change())
+        let (before, after) = match self.stage() {
+            Stage::Publishing | Stage::Published => ("publishing-decided", "publishing-stands"),
+            Stage::Opened | Stage::Sending => ("sending-decided", "sending-stands"),
+        };
+        failpoint::at(before);
+        let written = handle.write(&self.journal, self.change());
+        failpoint::at(after);
+        written
+    }
+
+    /// Writes it into a journal that has begun anew, if the server may know of it.
+    pub fn note_anew(&self) {
+        if self.stage() != Stage::Opened {
+            self.note();
+        }
     }
 
     fn note(&self) {
@@ -139,6 +158,12 @@ impl Attempt {
         self.in_vain.store(u64::MAX / 2, SeqCst);
     }
 
+    /// What it left is not what was sent: whoever follows it begins at the start.
+    pub fn spoilt(&self) {
+        self.began_at.store(u64::MAX, SeqCst);
+        self.begun_in_vain();
+    }
+
     /// It begins at the start of the file after all.
     pub fn begin_anew(&self) {
         self.began_at.store(0, SeqCst);
@@ -148,6 +173,33 @@ impl Attempt {
     /// The path below the spool of the file that it is about.
     pub fn path(&self) -> &str {
         &self.of.path
+    }
+
+    /// Its last RNTO was refused and its temp stands: it is complete, and not published. A successor
+    /// may still publish it.
+    pub fn note_refused(&self) {
+        self.refused.store(true, SeqCst);
+    }
+
+    /// Whether its file may be given up: it cannot have been published, and nobody is at it.
+    pub fn may_be_abandoned(&self) -> bool {
+        match self.stage() {
+            Stage::Opened | Stage::Sending => true,
+            Stage::Publishing => self.refused.load(SeqCst),
+            Stage::Published => false,
+        }
+    }
+
+    /// Its file is given up; false if it may have been published after all.
+    pub fn abandon(&self) -> bool {
+        if self.give_up() {
+            return true;
+        }
+        let gone = self.may_be_abandoned();
+        if gone {
+            self.enter(Stage::Opened);
+        }
+        gone
     }
 
     /// It enters a stage, or (after a clear refusal) returns to an earlier one.
@@ -221,6 +273,24 @@ mod tests {
             .map(|i| chain[i].begin_at(begun[i], &chain[i - 1]))
             .collect();
         assert_eq!(counts, [0, 1, 2, 0]);
+        chain[4].spoilt();
+        assert!(attempt().begin_at(99, &chain[4]) > 3);
+    }
+
+    #[test]
+    fn only_what_cannot_have_been_published_is_abandoned() {
+        let attempt = attempt();
+        attempt.enter(Stage::Sending);
+        assert!(attempt.may_be_abandoned() && attempt.begin_publishing());
+        assert!(!attempt.may_be_abandoned() && !attempt.abandon());
+        attempt.note_refused();
+        assert!(attempt.may_be_abandoned());
+        assert!(attempt.begin_publishing() && !attempt.may_be_abandoned());
+        attempt.note_refused();
+        assert!(attempt.abandon());
+        assert_eq!(attempt.stage(), Stage::Opened);
+        attempt.enter(Stage::Published);
+        assert!(!attempt.abandon());
     }
 
     #[test]

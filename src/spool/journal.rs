@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{OpenError, Opened, Store};
+pub use store::{INCIDENTS, KeptRows, OpenError, Opened, Store};
 
 use super::Stamp;
 use crate::core::journey::Stage;
@@ -37,7 +37,7 @@ pub enum Change {
         /// The version that is sent, where it is known.
         sent: Option<Stamp>,
     },
-    /// A file failed and waits.
+    /// A file failed and waits. In a new version it begins anew.
     Waiting {
         /// The file.
         of: Key,
@@ -47,6 +47,8 @@ pub enum Change {
         next: f64,
         /// The story of the last failure.
         error: String,
+        /// Since when, and in which version.
+        failing: Failing,
     },
     /// It stands under its final name in this version: only its source has to be finished.
     Delivered {
@@ -75,8 +77,37 @@ pub enum Change {
         /// The route's name.
         route: Arc<str>,
     },
+    /// Kept files are missing in their spool, or back in it.
+    Gone {
+        /// The route's name.
+        route: Arc<str>,
+        /// Paths below its spool.
+        paths: Vec<Arc<str>>,
+        /// Unix time since when, seconds; none: they are back.
+        gone: Option<f64>,
+    },
+    /// A deadlock, or its newer state.
+    Incident {
+        /// Its number.
+        id: u64,
+        /// Unix time of its verdict, seconds.
+        at: f64,
+        /// The whole of it, JSON.
+        body: String,
+    },
     /// Nothing: whether the journal can be written.
     Probe,
+}
+
+/// Since when a file fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Failing {
+    /// The version that fails.
+    pub version: Stamp,
+    /// Unix time of its first failure, seconds.
+    pub first: f64,
+    /// For how long, seconds; time while the destination was down is left out.
+    pub seconds: f64,
 }
 
 /// An attempt as the journal knows it.
@@ -97,6 +128,8 @@ pub struct Unfinished {
     pub of: Key,
     /// Failures in a row.
     pub failures: u32,
+    /// Since when it fails, where it does.
+    pub failing: Option<Failing>,
     /// Unix time of the next attempt, seconds.
     pub next: f64,
     /// Delivered in this version; only its source is not finished.

@@ -5,6 +5,8 @@
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
+mod events;
+mod kept;
 mod offers;
 mod scans;
 
@@ -13,24 +15,28 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::fs::FileType;
-use slog::{Logger, debug, o, warn};
+use slog::{Logger, o, warn};
+use tokio::sync::oneshot;
 
+use self::kept::Comparison;
+use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
+use super::journal::KeptRows;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
-use super::scan::{Totals, what_it_is};
+use super::scan::Totals;
 use super::settle::{Settle, Sight, Verdict};
 use super::source::facts_of;
 use super::still::Still;
-use super::taking::{Taking, check_name};
+use super::taking::Taking;
 use super::waiting::{BATCH, Waiting};
-use super::watch::{FsEvent, Inlet, Kind};
-use super::{Candidate, Clock, Facts, Now, Stamp};
+use super::watch::Inlet;
+use super::{Candidate, Clock, Facts, Now, Stamp, marker};
 use crate::clock::Mono;
 use crate::config::Route;
+use crate::report::Retry;
 use crate::sys::file;
 
 /// Unsettled files known at most: two batches, so that a full batch can settle while producers
@@ -55,10 +61,19 @@ pub enum Command {
     Finish {
         /// Path below the spool.
         path: String,
-        /// The version that was sent.
+        /// The version that was sent, or given up.
         sent: Stamp,
+        /// It was not delivered: it goes to the dead letters with this story.
+        story: Option<Arc<str>>,
         /// Comes back with the outcome.
         token: u64,
+    },
+    /// Dead letters go back into the spool: those named, or all.
+    Retry {
+        /// Their paths below the folder of dead letters.
+        files: Vec<String>,
+        /// Who asked.
+        answer: oneshot::Sender<Result<Retry, String>>,
     },
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
@@ -74,10 +89,14 @@ pub struct State {
     pub problem: Option<String>,
     /// Files waiting, those at the daemon included.
     pub files: u64,
+    /// Those of them that are not settled yet, or are open for writing.
+    pub settling: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// What a route's work tells the daemon.
@@ -95,6 +114,8 @@ pub enum Report {
         /// What became of it.
         outcome: Result<Finished, String>,
     },
+    /// Dead letters that stand in the spool again, as new files.
+    Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
 }
@@ -112,6 +133,9 @@ pub struct Work {
     memory: Memory,
     /// What stays of an earlier life's deliveries, until the spool is there.
     kept_before: Vec<(Arc<str>, Stamp)>,
+    comparison: Comparison,
+    /// A whole scan has ended in this life.
+    scanned: bool,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -120,6 +144,7 @@ pub struct Work {
     moved_on: bool,
     scans: u32,
     still: Still,
+    dead_letters: Tally,
     /// Periodic scans left out in a row, as nothing had moved.
     left_out: u32,
     /// The next scan has a cause; else it is the periodic one.
@@ -156,16 +181,19 @@ impl Work {
         let folder = Folder::new(route.clone(), lock, inlet, log.clone());
         Ok(Self {
             taking: Taking::new(&route)?,
-            settle: Settle::new(route.settle, UNSETTLED_MAX),
+            settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
             kept_before: Vec::new(),
+            comparison: Comparison::default(),
+            scanned: false,
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
             moved_on: false,
             scans: 0,
             still: Still::default(),
+            dead_letters: Tally::default(),
             left_out: 0,
             scan_wanted: true,
             folder_moved: true,
@@ -185,9 +213,10 @@ impl Work {
         })
     }
 
-    /// Files that were delivered in an earlier life and stay.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>) {
+    /// Files that were delivered in an earlier life and stay, and where the journal has them.
+    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
         self.kept_before = kept;
+        self.comparison.rows = rows;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.
@@ -203,6 +232,7 @@ impl Work {
             }
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());
+            self.compare_kept();
         }
         self.tell_state((self.clock.now)());
         self.next_due()
@@ -214,7 +244,8 @@ impl Work {
             None => self.folder.retry_at,
         };
         if self.folder.root().is_some() {
-            due = self.settle.next_due().map_or(due, |next| next.min(due));
+            let others = [self.settle.next_due(), self.comparison.due()];
+            due = others.into_iter().flatten().fold(due, Mono::min);
             if self.can_offer() {
                 due = due.min(self.no_offer_before);
             }
@@ -230,7 +261,14 @@ impl Work {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Want(n) => self.credit = self.credit.saturating_add(n).min(CREDIT_MAX),
-            Command::Finish { path, sent, token } => self.finish(path, sent, token),
+            Command::Finish {
+                path,
+                sent,
+                story,
+                token,
+            } => self.finish(path, sent, story.as_deref(), token),
+            // Who asked may have gone.
+            Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;
@@ -240,83 +278,9 @@ impl Work {
         self.state_changed = true;
     }
 
-    /// Events were lost: a scan must tell.
-    pub fn events_lost(&mut self) {
-        debug!(self.log, "file events were lost"; "next" => "the spool is scanned");
-        self.folder_moved = true;
-        self.scan_soon();
-    }
-
-    /// Takes what the watch told. Costs a look at that one name, never a scan of the spool.
-    pub fn event(&mut self, event: FsEvent) {
-        let FsEvent::Below(kind, path) = event else {
-            // Where it is still the same folder, its rights may have changed.
-            self.folder_moved = true;
-            return self.scan_soon();
-        };
-        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let rel = match check_name(bytes) {
-            Ok(rel) => rel,
-            Err(reason) => return self.say(bytes, reason),
-        };
-        let sight = if kind == Kind::MovedIn {
-            Sight::MovedIn
-        } else {
-            Sight::Seen
-        };
-        if kind == Kind::Gone {
-            self.gone(rel);
-        }
-        self.look_at(rel, sight, kind != Kind::Seen);
-        self.state_changed = true;
-    }
-
-    fn gone(&mut self, rel: &str) {
-        self.waiting.remove(rel);
-        self.settle.forget(rel);
-        self.forget_watch(rel);
-    }
-
-    fn forget_watch(&mut self, rel: &str) {
-        if let Some(watch) = &mut self.folder.watch {
-            watch.forget(rel);
-        }
-    }
-
-    /// Looks at one name and takes in what stands there. A folder is scanned if it is new, that
-    /// is `moved` here or not watched yet.
-    fn look_at(&mut self, rel: &str, sight: Sight, moved: bool) {
-        let Some(root) = self.folder.root() else {
-            return;
-        };
-        let Ok(stat) = file::stat_beneath(root, rel) else {
-            return self.gone(rel);
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if self.taking.takes(rel) => {
-                let now = (self.clock.now)();
-                self.take_in(rel, facts_of(&stat), sight, now);
-            }
-            FileType::RegularFile => {}
-            FileType::Directory if self.taking.enters_all(rel) => {
-                let known = self
-                    .folder
-                    .watch
-                    .as_ref()
-                    .is_some_and(|watch| watch.has(rel));
-                if moved || !known {
-                    self.forget_watch(rel);
-                    self.scan_below(rel);
-                }
-            }
-            FileType::Directory => {}
-            other if self.taking.takes(rel) => self.say(rel.as_bytes(), what_it_is(other)),
-            _ => {}
-        }
-    }
-
     fn take_in(&mut self, rel: &str, facts: Facts, sight: Sight, now: Now) {
         if self.memory.is_offered(rel)
+            || !self.is_marked(rel)
             || self.memory.is_kept(rel, &facts.stamp)
             || self.waiting.get(rel) == Some(facts)
         {
@@ -329,6 +293,19 @@ impl Work {
             Verdict::Waits => {}
             Verdict::Full => self.rest.add(&facts.stamp),
         }
+    }
+
+    /// Whether a marker releases it, or none is waited for.
+    fn is_marked(&mut self, rel: &str) -> bool {
+        let Some(marker) = marker::path_of(&self.route, rel) else {
+            return true;
+        };
+        let root = self.folder.root();
+        let is = root.is_some_and(|root| marker::look(root, &marker).is_some());
+        if !is {
+            self.waiting.remove(rel);
+        }
+        is
     }
 
     fn enqueue(&mut self, rel: &str, facts: Facts) {
@@ -345,7 +322,7 @@ impl Work {
         let Ok(stat) = file::stat_beneath(root, rel) else {
             return;
         };
-        if !file::is_regular(&stat) || !self.taking.takes(rel) {
+        if !file::is_regular(&stat) || !self.taking.takes(rel) || !self.is_marked(rel) {
             return;
         }
         let facts = facts_of(&stat);
@@ -380,6 +357,14 @@ impl Work {
 
     fn say(&mut self, path: &[u8], reason: &str) {
         say(&mut self.said, &self.log, path, reason);
+    }
+}
+
+/// How long a file has to rest: a marker says that it is whole, then there is nothing to wait for.
+fn settling(route: &Route) -> Duration {
+    match route.ready_suffix {
+        Some(_) => Duration::ZERO,
+        None => route.settle,
     }
 }
 

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use slog::{info, warn};
 
 use super::DaemonActor;
-use super::route::FileFacts;
+use super::giving_up::{Since, fresh};
+use super::route::{FailedBefore, FileFacts};
+use super::slots::RunningKind;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
-use crate::spool::journal::{Change, Done, Journal, Key, Unfinished};
+use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished};
 
 /// How often a journal that cannot be written is tried again.
 const AGAIN: Mono = Mono::from_secs(1);
@@ -50,6 +53,12 @@ impl Record {
         }
     }
 
+    /// A number for a change whose fate is to be told.
+    pub fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
+    }
+
     /// Whether sources wait for it.
     pub fn busy(&self) -> bool {
         !self.awaited.is_empty()
@@ -74,7 +83,7 @@ impl DaemonActor {
         &self,
         route: usize,
         path: &str,
-        failures: u32,
+        (failures, failing): (u32, Failing),
         pause: Mono,
         error: &str,
     ) {
@@ -83,6 +92,7 @@ impl DaemonActor {
             failures,
             next: clock::unix() + pause.as_secs_f64(),
             error: error.to_owned(),
+            failing,
         });
     }
 
@@ -98,7 +108,7 @@ impl DaemonActor {
 
     /// It was delivered: its source is finished once that stands in the journal.
     pub(super) fn record_delivery(&mut self, route: usize, path: &str, sent: Stamp) {
-        self.record.token += 1;
+        let token = self.record.next_token();
         let awaited = Awaited {
             route,
             path: path.into(),
@@ -106,7 +116,6 @@ impl DaemonActor {
             at: clock::unix(),
             under_way: None,
         };
-        let token = self.record.token;
         self.record.awaited.insert(token, awaited);
         self.send_awaited(token);
     }
@@ -127,16 +136,22 @@ impl DaemonActor {
     }
 
     pub(super) fn journaled(&mut self, journaled: Journaled) {
+        if journaled.anew {
+            self.note_all_anew();
+        }
         match journaled.error {
             None => {
                 if self.record.problem.take().is_some() {
                     self.tell_problems();
+                    self.save_incidents(false);
                 }
                 for token in journaled.tokens {
+                    self.incident_saved(token);
                     if let Some(Awaited {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
                     {
+                        failpoint::at("delivery-stands");
                         self.finish(route, &path, sent);
                     }
                 }
@@ -148,6 +163,25 @@ impl DaemonActor {
                     }
                 }
                 self.unwritable(error);
+            }
+        }
+    }
+
+    /// The journal had to be begun anew: it is told what is known of files that are not finished.
+    fn note_all_anew(&mut self) {
+        self.save_incidents(true);
+        for running in self.slots.iter().filter_map(|slot| slot.job.as_ref()) {
+            if let RunningKind::Upload { attempt, .. } = &running.kind {
+                attempt.note_anew();
+            }
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            for (path, facts) in route.backlog.iter() {
+                facts.doubts.iter().for_each(|attempt| attempt.note_anew());
+                if let Some(sent) = facts.delivered {
+                    let (of, at) = (self.key(index, path), clock::unix());
+                    self.note(Change::Delivered { of, sent, at });
+                }
             }
         }
     }
@@ -165,6 +199,13 @@ impl DaemonActor {
 
     /// Tries again what was refused, and whether the journal can be written.
     pub(super) fn retry_journal(&mut self, now: Mono) {
+        if self.record.journal.is_lost() {
+            return self.lost("the journal's thread has ended");
+        }
+        if self.record.busy() {
+            // What was written may wait for room in this mailbox.
+            self.record.journal.ring();
+        }
         let bound = self.config.timers.disk + self.detection();
         let stuck = |a: &Awaited| a.under_way.is_some_and(|since| now >= since + bound);
         if self.record.awaited.values().any(stuck) {
@@ -215,20 +256,24 @@ impl DaemonActor {
                 .delivered
                 .or_else(|| attempts.iter().rev().find_map(|a| a.source()));
             let wait = (file.next - clock::unix()).clamp(0.0, self.config.retry.max.as_secs_f64());
+            let incident = self.incident_of(&of.route, &of.path);
             doubts += usize::from(!attempts.is_empty());
             sources += usize::from(file.delivered.is_some());
             let open = !attempts.is_empty() || file.delivered.is_some();
+            let stamp = stamp.unwrap_or(Stamp {
+                dev: 0,
+                ino: 0,
+                size: 0,
+                mtime_ns: 0,
+            });
+            let time = self.routes[route].time;
             let facts = FileFacts {
-                stamp: stamp.unwrap_or(Stamp {
-                    dev: 0,
-                    ino: 0,
-                    size: 0,
-                    mtime_ns: 0,
-                }),
                 failures: file.failures,
+                failing: file.failing.map(|told| Since::known(told, time)),
                 doubts: attempts,
-                incident: None,
+                incident,
                 delivered: file.delivered,
+                ..fresh(stamp)
             };
             let until = now + Mono::from_secs_f64(wait);
             if open {
@@ -238,9 +283,12 @@ impl DaemonActor {
                     .backlog
                     .add_waiting(&of.path, facts, until);
             } else {
-                self.routes[route]
-                    .failed_before
-                    .insert(of.path, (facts.failures, until));
+                let before = FailedBefore {
+                    failures: facts.failures,
+                    failing: file.failing,
+                    until,
+                };
+                self.routes[route].failed_before.insert(of.path, before);
             }
         }
         if doubts + sources > 0 {

@@ -2,20 +2,31 @@
 //! and what is read back at the start. A file that is no journal, or is damaged, is set aside under
 //! another name and never overwritten; one of a newer version is refused.
 
+mod aside;
+mod failing;
+mod history;
+mod kept;
+mod lost;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Change, Key, KnownAttempt, Unfinished};
+pub use aside::OpenError;
+use aside::{Bad, set_aside};
+pub use history::INCIDENTS;
+pub use kept::KeptRows;
+
+use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
 
 /// "ftpl": whose file it is.
 const APPLICATION: i32 = 0x6674_706c;
 /// One entry takes the schema from its number to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
         route TEXT NOT NULL,
@@ -50,7 +61,18 @@ const MIGRATIONS: &[&str] = &["
         mtime_ns INTEGER NOT NULL,
         PRIMARY KEY (route, path)
     ) WITHOUT ROWID;
-"];
+",
+    lost::SCHEMA,
+    failing::MIGRATION,
+    history::SCHEMA,
+    kept::SCHEMA,
+];
+
+/// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
+/// a small state volume is not filled by the log of changes that need next to nothing themselves.
+const CHECKPOINT: u32 = 64;
+/// What is left of the log's file after a batch that needed more, bytes.
+const LOG: u32 = 512 << 10;
 
 /// An open journal.
 pub struct Store {
@@ -65,77 +87,51 @@ pub struct Opened {
     pub set_aside: Option<(PathBuf, String)>,
 }
 
-/// The journal cannot be used.
-#[derive(Debug)]
-pub struct OpenError {
-    path: PathBuf,
-    why: String,
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        write!(
-            f,
-            "the journal {path} cannot be used: {}; give this user the right to it, or set \
-             state.dir to another folder",
-            self.why
-        )
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-enum Bad {
-    /// It is set aside.
-    Unreadable(String),
-    /// It must stay as it is.
-    Refused(String),
-}
-
-impl From<rusqlite::Error> for Bad {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => Self::Unreadable(error.to_string()),
-            _ => Self::Refused(error.to_string()),
-        }
-    }
-}
-
 impl Store {
     /// Opens the journal of a state folder, or makes it.
     ///
     /// # Errors
     /// It can neither be used nor set aside.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let refused = |why: String| OpenError {
-            path: path.to_owned(),
-            why,
-        };
         match Self::try_open(path) {
             Ok(store) => Ok(Opened {
                 store,
                 set_aside: None,
             }),
-            Err(Bad::Refused(why)) => Err(refused(why)),
-            Err(Bad::Unreadable(why)) => {
-                let place = set_aside(path).map_err(|e| {
-                    refused(format!("{why}, and it cannot be put aside either: {e}"))
-                })?;
-                match Self::try_open(path) {
-                    Ok(store) => Ok(Opened {
-                        store,
-                        set_aside: Some((place, why)),
-                    }),
-                    Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
-                }
-            }
+            Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
+            Err(bad) => Err(OpenError::new(path, bad)),
         }
     }
 
+    /// Sets a damaged journal aside and begins a new one. `why` says what is wrong with it.
+    ///
+    /// # Errors
+    /// The one cannot be set aside, or the other not be made.
+    pub fn begin_anew(path: &Path, why: String) -> Result<Opened, OpenError> {
+        let stuck = |e| Bad::Refused(format!("{why}, and it cannot be put aside either: {e}"));
+        let opened = set_aside(path).map_err(stuck).and_then(|place| {
+            let store = Self::try_open(path)?;
+            Ok((store, place))
+        });
+        let (store, place) = opened.map_err(|bad| OpenError::new(path, bad))?;
+        Ok(Opened {
+            store,
+            set_aside: Some((place, why)),
+        })
+    }
+
+    /// On a full volume without the memory that connections share, it goes without: it is ours
+    /// alone then, and a start has nothing to write.
     fn try_open(path: &Path) -> Result<Self, Bad> {
+        match Self::open_as(path, "normal") {
+            Err(Bad::FullForSharing(_)) => Self::open_as(path, "exclusive"),
+            opened => opened,
+        }
+    }
+
+    fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
         let connection = Connection::open(path)?;
+        connection.pragma_update(None, "locking_mode", locking)?;
         connection.busy_timeout(std::time::Duration::from_secs(2))?;
         let number = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0));
         let (application, version) = (number("application_id")?, number("user_version")?);
@@ -154,30 +150,73 @@ impl Store {
         // A machine that loses its power right after a STOR must know of it.
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
-        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
-        if check != "ok" {
-            return Err(Bad::Unreadable(check));
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+        connection.pragma_update(None, "journal_size_limit", LOG)?;
+        if let Some(wrong) = history::check(&connection)? {
+            return Err(Bad::Unreadable(wrong));
         }
         let mut store = Self { connection };
-        store.migrate(version)?;
+        store.migrate(version, path)?;
         Ok(store)
     }
 
-    fn migrate(&mut self, from: i32) -> Result<(), Bad> {
+    fn migrate(&mut self, from: i32, path: &Path) -> Result<(), Bad> {
+        if from == MIGRATIONS.len() as i32 {
+            // A start on a full disk has to write nothing.
+            return Ok(());
+        }
         let change = self.connection.transaction()?;
         for step in MIGRATIONS.iter().skip(from.max(0) as usize) {
             change.execute_batch(step)?;
+        }
+        if from == 0 {
+            lost::note(&change, path)?;
         }
         change.pragma_update(None, "application_id", APPLICATION)?;
         change.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;
         Ok(change.commit()?)
     }
 
-    /// Writes changes in one transaction: all of them, or none.
+    /// Writes changes in one transaction: all of them, or none. Where the disk has no room for
+    /// them its log is brought home and cut, and they are tried once more.
     ///
     /// # Errors
     /// What SQLite or the disk says.
     pub fn apply<'c>(
+        &mut self,
+        changes: impl Iterator<Item = &'c Change> + Clone,
+    ) -> Result<(), rusqlite::Error> {
+        use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
+        match self.write_all(changes.clone()) {
+            Err(error) if matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure)) => {
+                // Where even that has no room the first error is the one to tell.
+                if self.cut_log() {
+                    self.write_all(changes)
+                } else {
+                    Err(error)
+                }
+            }
+            done => done,
+        }
+    }
+
+    /// Closes the file and, where there is room for it, brings its log home; false if something
+    /// of that failed. All that was written stands in either case.
+    pub fn close(self) -> bool {
+        self.connection.close().is_ok()
+    }
+
+    /// Brings the log home and cuts its file; false if that cannot be done now.
+    fn cut_log(&self) -> bool {
+        let busy = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+                row.get::<_, i64>(0)
+            });
+        busy.is_ok_and(|busy| busy == 0)
+    }
+
+    fn write_all<'c>(
         &mut self,
         changes: impl Iterator<Item = &'c Change>,
     ) -> Result<(), rusqlite::Error> {
@@ -215,50 +254,29 @@ impl Store {
             let (file, attempt) = row?;
             attempts.entry(file).or_default().push(attempt);
         }
-        let mut query = self.connection.prepare(
-            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns FROM file ORDER BY id",
-        )?;
+        let mut query = self.connection.prepare(&format!(
+            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns, {} FROM file
+             ORDER BY id",
+            failing::COLUMNS
+        ))?;
         let rows = query.query_map([], |row| {
             let id: i64 = row.get(0)?;
-            Ok((id, key(row, 1)?, row.get(3)?, row.get(4)?, stamp(row, 5)?))
+            let counts = (row.get(3)?, row.get(4)?);
+            let failing = failing::read(row, 9)?;
+            Ok((id, key(row, 1)?, counts, failing, stamp(row, 5)?))
         })?;
         rows.map(|row| {
-            let (id, of, failures, next, delivered) = row?;
+            let (id, of, (failures, next), failing, delivered) = row?;
             Ok(Unfinished {
                 of,
                 failures,
+                failing,
                 next,
                 delivered,
                 attempts: attempts.remove(&id).unwrap_or_default(),
             })
         })
         .collect()
-    }
-
-    /// Every delivered file that stays in its spool.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn kept(&self) -> Result<Vec<(Key, Stamp)>, rusqlite::Error> {
-        let mut query = self
-            .connection
-            .prepare("SELECT route, path, dev, ino, size, mtime_ns FROM kept")?;
-        let rows = query.query_map([], |row| Ok((key(row, 0)?, stamp(row, 2)?)))?;
-        let known = rows.filter_map(|row| match row {
-            Ok((of, Some(stamp))) => Some(Ok((of, stamp))),
-            Ok((_, None)) => None,
-            Err(error) => Some(Err(error)),
-        });
-        known.collect()
-    }
-
-    /// Drops the record of deliveries before that Unix time; files that are kept stay known.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn expire(&mut self, before: f64) -> Result<usize, rusqlite::Error> {
-        self.connection
-            .execute("DELETE FROM delivery WHERE at < ?1", params![before])
     }
 }
 
@@ -338,6 +356,13 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
         } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(*sent);
+            // A newer version is on its way: the end of the older one was not noted.
+            t.prepare_cached(
+                "UPDATE file SET dev = NULL, ino = NULL, size = NULL, mtime_ns = NULL
+                 WHERE id = ?1 AND ?2 IS NOT NULL AND dev IS NOT NULL
+                 AND (dev, ino, size, mtime_ns) IS NOT (?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![file, dev, ino, size, mtime])?;
             t.prepare_cached(
                 "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -352,16 +377,16 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             failures,
             next,
             error,
+            failing,
         } => {
             let file = made_file_of(t, of)?;
-            t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
-                .execute(params![file, failures, next, error])?;
+            failing::write(t, file, (*failures, *next, error), failing)?;
         }
         Change::Delivered { of, sent, at } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
-                "UPDATE file SET failures = 0, next = 0, error = NULL,
+                "UPDATE file SET failures = 0, next = 0, error = NULL, failed_first = NULL,
                      dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5 WHERE id = ?1",
             )?
             .execute(params![file, dev, ino, size, mtime])?;
@@ -396,6 +421,8 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             )?
             .execute(params![asked, taken_away, &**route])?;
         }
+        Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
+        Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }
     Ok(())
@@ -405,29 +432,6 @@ fn forget(t: &Transaction<'_>, of: &Key) -> Result<(), rusqlite::Error> {
     t.prepare_cached("DELETE FROM file WHERE route = ?1 AND path = ?2")?
         .execute(params![&*of.route, &*of.path])?;
     Ok(())
-}
-
-/// Renames an unreadable journal, and what SQLite keeps beside it, to names that are free.
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let with = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let free = (1..)
-        .map(|n| with(&format!(".unreadable-{n}")))
-        .find(|place| !place.exists())
-        .unwrap_or_else(|| with(".unreadable"));
-    std::fs::rename(path, &free)?;
-    for ending in ["-wal", "-shm"] {
-        let mut place = free.as_os_str().to_owned();
-        place.push(ending);
-        match std::fs::rename(with(ending), place) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(free)
 }
 
 #[cfg(test)]

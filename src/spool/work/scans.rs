@@ -9,8 +9,10 @@ use slog::{Logger, debug, info, warn};
 
 use super::{BATCH, Work, say};
 use crate::clock::Mono;
+use crate::config::Route;
 use crate::spool::finish::{self, Leftover};
 use crate::spool::folder::{Folder, Look};
+use crate::spool::marker;
 use crate::spool::memory::Memory;
 use crate::spool::said::Said;
 use crate::spool::scan::{Eyes, Finds, Scan, Totals};
@@ -53,6 +55,7 @@ impl Work {
 
     /// The time for a scan has come: does it, or finds that nothing has moved.
     pub(super) fn scan_due(&mut self) {
+        self.count_dead_letters();
         let periodic = !self.scan_wanted && !self.folder.blind && self.rest.files == 0;
         let now = (self.clock.now)();
         if periodic && self.left_out < LEFT_OUT_MAX {
@@ -102,18 +105,18 @@ impl Work {
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
             for (path, stamp) in std::mem::take(&mut self.kept_before) {
-                self.memory.keep(&path, stamp);
+                self.memory.keep_from_before(&path, stamp);
             }
         }
         // Which of our own folders lie below it may have changed with it.
         if let Ok(taking) = Taking::new(&self.route) {
             self.taking = taking;
         }
-        match finish::sweep_archive(&self.route) {
+        match finish::sweep_halves(&self.route) {
             Ok(0) => {}
-            Ok(swept) => info!(self.log, "half copies removed from the archive"; "files" => swept),
-            Err(error) => warn!(self.log, "archive cannot be read"; "error" => %error,
-                "next" => "half copies of an earlier run stay in it"),
+            Ok(swept) => info!(self.log, "half copies removed"; "files" => swept),
+            Err(error) => warn!(self.log, "half copies cannot be looked for"; "error" => %error,
+                "next" => "those of an earlier run stay"),
         }
     }
 
@@ -174,7 +177,10 @@ impl Work {
         }
         if finds.complete {
             self.settle.end_round();
-            self.memory.end_round();
+            let missed = self.memory.end_round();
+            if missed || !std::mem::replace(&mut self.scanned, true) {
+                self.comparison.want();
+            }
         } else {
             self.still.forget();
         }
@@ -220,6 +226,7 @@ impl Work {
         };
         let mut sieve = Sieve {
             root: &root,
+            route,
             folder,
             memory,
             said,
@@ -260,6 +267,7 @@ impl Work {
 /// What a scan asks this route's memory.
 struct Sieve<'a> {
     root: &'a OwnedFd,
+    route: &'a Route,
     folder: &'a mut Folder,
     memory: &'a mut Memory,
     said: &'a mut Said,
@@ -279,6 +287,8 @@ impl Eyes for Sieve<'_> {
         !self.memory.is_offered(rel)
             && !self.memory.is_kept(rel, &facts.stamp)
             && !self.memory.is_refused(rel, facts)
+            && marker::path_of(self.route, rel)
+                .is_none_or(|m| marker::look(self.root, &m).is_some())
     }
 
     fn left_alone(&mut self, rel: &[u8], reason: &str) {
