@@ -38,13 +38,19 @@ fn slow(name: &str, opts: Opts) -> Server {
         ),
         "proftpd" => Server::proftpd(opts.line(format!("TransferRate APPE,STOR {kib}"))),
         "pure-ftpd" => Server::pure_ftpd(opts.line("-T").line(format!("{kib}:{kib}"))),
-        _ => Server::pyftpdlib(
-            opts.process_per_session()
-                .line("from pyftpdlib.handlers import ThrottledDTPHandler")
-                .line("class dtp(ThrottledDTPHandler): pass")
-                .line(format!("dtp.read_limit = {bytes}"))
-                .line("handler.dtp_handler = dtp"),
-        ),
+        _ => Server::pyftpdlib(opts.process_per_session().line(format!(
+            r#"
+import time
+from pyftpdlib.handlers import DTPHandler
+# Its own throttle lets bursts of many megabytes pass.
+class dtp(DTPHandler):
+    def handle_read(self):
+        super().handle_read()
+        time.sleep(self.ac_in_buffer_size / {bytes})
+    handle_read_event = handle_read
+handler.dtp_handler = dtp
+"#
+        ))),
     }
 }
 
@@ -318,4 +324,140 @@ fn a_server_that_deletes_failed_uploads_gets_them_from_the_start_or_as_they_stan
     // It deletes when the pair is reset: before the rename, or after it.
     let done = stopped("vsftpd", opts(), true).finish();
     assert!(resumed(&done.service).len() <= 1);
+}
+
+/// The first session ends itself in mid-file, however slow this test is.
+const ENDS_ITSELF: &str = r#"
+import os, signal, sys
+from pyftpdlib.handlers import DTPHandler
+class dtp(DTPHandler):
+    def handle_read(self):
+        super().handle_read()
+        if self.tot_bytes_received > (7 << 20):
+            try:
+                os.close(os.open(cut, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+    handle_read_event = handle_read
+cut = os.path.join(sys.argv[1], "..", "cut")
+handler.dtp_handler = dtp
+"#;
+
+/// One cut of a server with a peculiarity.
+fn cut_once(lines: &str) -> Done {
+    let opts = Opts::default().process_per_session();
+    let server = Server::pyftpdlib(opts.line(ENDS_ITSELF).line(lines));
+    let stage = Stage::new(server, 16 * MIB);
+    stage.service.wait_log("upload failed", |_| true);
+    stage.finish()
+}
+
+/// What SIZE cannot tell: the old session's end cuts the file below what the new one writes, and
+/// its bytes make the file long again, with a hole.
+const TRUNCATES_LATE: &str = r#"
+import hashlib, os
+handler.proto_cmds = dict(handler.proto_cmds)
+handler.proto_cmds["XSHA256"] = dict(perm="l", auth=True, arg=True, help="")
+class odd(handler):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._extra_feats = list(self._extra_feats) + ["XSHA256"]
+    def ftp_XSHA256(self, path):
+        self.respond("250 " + hashlib.sha256(open(path, "rb").read()).hexdigest())
+    def ftp_STOR(self, file, mode="w"):
+        resumed = self._restart_position
+        answer = super().ftp_STOR(file, mode)
+        if resumed:
+            os.truncate(file, resumed // 2)
+        return answer
+server.handler = odd
+"#;
+
+#[test]
+fn a_server_that_truncates_late_gets_the_file_from_the_start_by_its_hash() {
+    let done = cut_once(TRUNCATES_LATE);
+    assert_eq!(resumed(&done.service).len(), 1, "once, and then not again");
+    let failed = done.service.logged("upload failed");
+    let error = failed.last().unwrap()["error"].as_str().unwrap();
+    assert!(error.contains("other bytes than were sent"), "{error}");
+    assert_eq!(done.line["bytes_sent"], 16 * MIB as u64);
+}
+
+/// Cuts the file after the last byte of the new session: SIZE tells that.
+const TRUNCATES_LAST: &str = r#"
+import os
+class odd(handler):
+    def ftp_STOR(self, file, mode="w"):
+        self.went_on = self._restart_position
+        return super().ftp_STOR(file, mode)
+    def on_file_received(self, file):
+        if self.went_on:
+            os.truncate(file, self.went_on // 2)
+server.handler = odd
+"#;
+
+#[test]
+fn a_server_that_truncates_after_the_226_is_found_out_by_its_size() {
+    let done = cut_once(TRUNCATES_LAST);
+    assert_eq!(resumed(&done.service).len(), 1);
+    let failed = done.service.logged("upload failed");
+    let error = failed.last().unwrap()["error"].as_str().unwrap();
+    assert!(
+        error.contains("bytes were sent but the server has"),
+        "{error}"
+    );
+    assert_eq!(done.line["bytes_sent"], 16 * MIB as u64);
+}
+
+/// Servers that cannot be gone on with, each in its own way.
+const REFUSE: [(&str, &str); 4] = [
+    (
+        "no REST",
+        "handler.proto_cmds = {k: v for k, v in handler.proto_cmds.items() if k != 'REST'}",
+    ),
+    (
+        "no SIZE",
+        "handler.proto_cmds = {k: v for k, v in handler.proto_cmds.items() if k != 'SIZE'}",
+    ),
+    (
+        "no STOR after REST",
+        r#"
+class odd(handler):
+    def ftp_STOR(self, file, mode="w"):
+        if self._restart_position:
+            self._restart_position = 0
+            self.respond("551 No.")
+            return
+        return super().ftp_STOR(file, mode)
+server.handler = odd
+"#,
+    ),
+    (
+        "no new temp name",
+        r#"
+class odd(handler):
+    def ftp_RNTO(self, path):
+        if path.endswith(".part"):
+            self._rnfr = None
+            self.respond("553 No.")
+            return
+        return super().ftp_RNTO(path)
+server.handler = odd
+"#,
+    ),
+];
+
+#[test]
+fn a_server_that_does_not_go_on_gets_the_file_from_the_start() {
+    std::thread::scope(|scope| {
+        for (what, lines) in REFUSE {
+            scope.spawn(move || {
+                let done = cut_once(lines);
+                assert_eq!(resumed(&done.service), Vec::<u64>::new(), "{what}");
+                assert_eq!(done.line["bytes_sent"], 16 * MIB as u64, "{what}");
+                assert_eq!(done.service.logged("upload failed").len(), 1, "{what}");
+            });
+        }
+    });
 }
