@@ -7,6 +7,8 @@
     clippy::print_stderr
 )] // a panic is how a test says no
 
+#[path = "spool_common/rig.rs"]
+mod rig;
 mod spool_common;
 
 use std::collections::BTreeSet;
@@ -14,252 +16,17 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use actix::prelude::*;
-use ftpulse::actors::collector::{
-    CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, Revived, RouteSpool, Shutdown,
-    SpoolState, Want,
-};
-use ftpulse::clock;
-use ftpulse::config::{After, Route};
+use ftpulse::actors::collector::{Finish, RouteSpool, Shutdown, Step, Took, Want};
+use ftpulse::config::{After, Order};
+use ftpulse::spool::Candidate;
 use ftpulse::spool::finish::Finished;
 use ftpulse::spool::lock::FolderLock;
-use ftpulse::spool::{Candidate, Clock};
-use spool_common::{NOBODY, age, as_user, in_own_process, log, number_from, rename_in, route};
-
-/// The bound of every wait for something that must come: generous, as machines are slow.
-const LONG: Duration = Duration::from_secs(60);
-/// How long to listen for something that must not come, where no event can tell.
-const SILENCE: Duration = Duration::from_millis(1_500);
-
-#[derive(Debug)]
-enum Told {
-    Found(Found),
-    State(SpoolState),
-    Finished(FinishedSource),
-}
-
-struct Probe(Sender<Told>);
-
-impl Actor for Probe {
-    type Context = Context<Self>;
-}
-
-macro_rules! told {
-    ($message:ident, $variant:ident) => {
-        impl Handler<$message> for Probe {
-            type Result = ();
-            fn handle(&mut self, message: $message, _: &mut Self::Context) {
-                let _ = self.0.send(Told::$variant(message));
-            }
-        }
-    };
-}
-told!(Found, Found);
-told!(SpoolState, State);
-told!(FinishedSource, Finished);
-
-impl Handler<Revived> for Probe {
-    type Result = ();
-    fn handle(&mut self, _: Revived, _: &mut Self::Context) {}
-}
-
-struct Rig {
-    collector: Addr<CollectorActor>,
-    system: System,
-    thread: Option<std::thread::JoinHandle<()>>,
-    told: Receiver<Told>,
-    states: Vec<SpoolState>,
-    route: Arc<Route>,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Rig {
-    fn new(route: Route) -> Self {
-        Self::with_lock(route, None)
-    }
-
-    fn with_lock(route: Route, lock: Option<FolderLock>) -> Self {
-        let (tell, told) = channel();
-        let (up, started) = channel();
-        let (log, lines) = log();
-        let route = Arc::new(route);
-        let spool = RouteSpool {
-            route: route.clone(),
-            lock,
-            kept: Vec::new(),
-            rows: None,
-        };
-        let thread = std::thread::spawn(move || {
-            let system = System::new();
-            system.block_on(async move {
-                let probe = Probe(tell).start();
-                let daemon = Daemon {
-                    found: probe.clone().recipient(),
-                    state: probe.clone().recipient(),
-                    finished: probe.clone().recipient(),
-                    revived: probe.recipient(),
-                };
-                let clock = Clock::system();
-                let collector = CollectorActor::new(&daemon, vec![spool], &log, clock).unwrap();
-                up.send((collector.start(), System::current())).unwrap();
-            });
-            system.run().unwrap();
-        });
-        let (collector, system) = started.recv_timeout(LONG).unwrap();
-        let thread = Some(thread);
-        Self {
-            collector,
-            system,
-            thread,
-            told,
-            states: vec![],
-            route,
-            lines,
-        }
-    }
-
-    fn want(&self, n: usize) {
-        self.collector
-            .try_send(Want {
-                route: "main".into(),
-                n,
-            })
-            .unwrap();
-    }
-
-    fn finish(&self, file: &Candidate, token: u64) {
-        let Candidate { path, stamp: sent } = file.clone();
-        self.collector
-            .try_send(Finish {
-                route: "main".into(),
-                path,
-                sent,
-                story: None,
-                token,
-            })
-            .unwrap();
-    }
-
-    fn forget(&self, path: &str) {
-        self.collector
-            .try_send(Forget {
-                route: "main".into(),
-                path: path.into(),
-            })
-            .unwrap();
-    }
-
-    /// The next message of use, states noted on the way; none when the time is over.
-    fn next<T>(&mut self, bound: Duration, mut pick: impl FnMut(Told) -> Option<T>) -> Option<T> {
-        let end = now() + bound;
-        while let Some(left) = end.checked_sub(now()) {
-            match self.told.recv_timeout(left).ok()? {
-                Told::State(state) => self.states.push(state),
-                other => {
-                    if let Some(picked) = pick(other) {
-                        return Some(picked);
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    fn found_within(&mut self, bound: Duration) -> Vec<Candidate> {
-        let pick = |told| match told {
-            Told::Found(found) => Some(found.files),
-            _ => None,
-        };
-        self.next(bound, pick).unwrap_or_default()
-    }
-
-    /// Waits for so many files.
-    fn found(&mut self, n: usize) -> Vec<Candidate> {
-        let mut files = Vec::new();
-        while files.len() < n {
-            let more = self.found_within(LONG);
-            assert!(
-                !more.is_empty(),
-                "only {} of {n} found; log: {:#?}",
-                files.len(),
-                self.said()
-            );
-            assert!(more.len() <= 256);
-            files.extend(more);
-        }
-        files
-    }
-
-    fn paths(&mut self, n: usize) -> Vec<String> {
-        self.found(n).into_iter().map(|file| file.path).collect()
-    }
-
-    fn nothing_found(&mut self) {
-        let found = self.found_within(SILENCE);
-        assert!(found.is_empty(), "{found:?}");
-    }
-
-    fn finished(&mut self) -> FinishedSource {
-        let pick = |told| match told {
-            Told::Finished(finished) => Some(finished),
-            _ => None,
-        };
-        self.next(LONG, pick).expect("an answer to Finish")
-    }
-
-    /// Waits for a state of the spool that meets the condition.
-    fn state(&mut self, what: &str, is: impl Fn(&SpoolState) -> bool) -> SpoolState {
-        let end = now() + LONG;
-        loop {
-            if let Some(at) = self.states.iter().position(&is) {
-                return self.states.drain(..=at).next_back().unwrap();
-            }
-            let left = end.saturating_sub(now());
-            match self.told.recv_timeout(left) {
-                Ok(Told::State(state)) => self.states.push(state),
-                Ok(_) => {}
-                Err(_) => panic!("no state with {what}; log: {:#?}", self.said()),
-            }
-        }
-    }
-
-    fn said(&self) -> Vec<String> {
-        self.lines.lock().unwrap().clone()
-    }
-
-    fn said_of(&self, text: &str) -> usize {
-        self.said()
-            .iter()
-            .filter(|line| line.contains(text))
-            .count()
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.system.stop();
-        let _ = self.thread.take().unwrap().join();
-    }
-}
-
-fn now() -> clock::Mono {
-    clock::mono()
-}
-
-fn slow(mut route: Route) -> Route {
-    // Settling takes longer than any wait of the test: what comes, came without it.
-    route.settle = Duration::from_secs(600);
-    route
-}
-
-fn old(path: &Path, content: &str) {
-    fs::write(path, content).unwrap();
-    age(path, 100);
-}
+use rig::*;
+use spool_common::{NOBODY, age, as_user, in_own_process, number_from, rename_in, route};
 
 #[test]
 fn a_file_renamed_in_is_found_at_once_and_another_waits_to_settle() {
@@ -860,4 +627,78 @@ fn any_number_of_files_costs_bounded_memory() {
 fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap();
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4_096
+}
+
+#[test]
+fn new_settings_hold_for_what_is_in_hand_and_for_what_is_given_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut settings = route(dir.path());
+    settings.settle = Duration::ZERO;
+    settings.order = Order::Name;
+    for (n, name) in ["a.csv", "b.bak", "c.csv", "d.bak", "e.csv"]
+        .iter()
+        .enumerate()
+    {
+        old(&settings.spool.join(name), "x");
+        age(&settings.spool.join(name), 100 + n as u64);
+    }
+    let mut rig = Rig::new(settings.clone());
+    rig.want(3);
+    let offered = rig.found(3);
+    let names: Vec<&str> = offered.iter().map(|file| &*file.path).collect();
+    assert_eq!(names, ["a.csv", "b.bak", "c.csv"]);
+
+    settings.exclude = vec!["*.bak".into()];
+    settings.order = Order::Oldest;
+    rig.change(Step::Renew(Arc::new(settings)));
+    assert_eq!(rig.changed(), Took::Renew);
+    // No credit is left of before; the first one is in work and so not given back.
+    rig.change(Step::GiveBack(offered[1..].to_vec()));
+    rig.nothing_found();
+    rig.want(10);
+    assert_eq!(rig.paths(2), ["e.csv", "c.csv"]);
+    rig.finish(&offered[0], 7);
+    assert_eq!(rig.finished().outcome, Ok(Finished::Deleted));
+    rig.nothing_found();
+}
+
+#[test]
+fn another_time_to_settle_holds_for_what_is_settling() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = route(dir.path());
+    let mut rig = Rig::new(slow(settings.clone()));
+    let spool = rig.route.spool.clone();
+    rig.want(10);
+    fs::write(spool.join("a"), "x").unwrap();
+    rig.state("the file", |state| state.files == 1);
+    rig.change(Step::Renew(Arc::new(settings)));
+    assert_eq!(rig.changed(), Took::Renew);
+    rig.want(10);
+    assert_eq!(rig.paths(1), ["a"]);
+}
+
+#[test]
+fn a_route_that_is_shut_lets_its_spool_go_and_can_be_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = route(dir.path());
+    let mut rig = Rig::new(settings.clone());
+    let spool = rig.route.spool.clone();
+    rig.state("the first scan", |state| state.files == 0);
+    assert!(FolderLock::acquire(&spool, "spool").is_err());
+    rig.change(Step::Shut);
+    assert_eq!(rig.changed(), Took::Shut);
+    drop(FolderLock::acquire(&spool, "spool").expect("a free spool"));
+    rename_in(&spool, "a", "x");
+    rig.nothing_found();
+
+    rig.change(Step::Open(Box::new(RouteSpool {
+        route: Arc::new(settings),
+        lock: None,
+        kept: Vec::new(),
+        rows: None,
+    })));
+    assert_eq!(rig.changed(), Took::Open(Ok(())));
+    rig.want(10);
+    assert_eq!(rig.paths(1), ["a"]);
+    assert!(FolderLock::acquire(&spool, "spool").is_err());
 }

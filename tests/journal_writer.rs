@@ -117,7 +117,14 @@ fn a_journal_that_is_damaged_in_mid_life_is_set_aside_and_a_new_one_begins() {
     service.wait_spool_empty("main", PATIENCE);
     all_there(&service, &server, 1..next + 1);
     assert_eq!(service.terminate(), Some(0));
-    // The new one is sound, and nothing of it is in doubt.
+    // What the panic left unnoted is settled by the next life; the new journal is sound.
+    let mut service = service.restart_with("FAILPOINTS", None);
+    wait_until("nothing is taken up any more", PATIENCE, || {
+        let status = &service.json("/api/status")["routes"][0];
+        status["waiting"] == 0 && status["backing_off"] == 0
+    });
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(service.logged("file delivered").len(), 0);
     let opened = ftpulse::spool::journal::Store::open(&journal).unwrap();
     assert!(opened.set_aside.is_none());
     assert!(opened.store.unfinished().unwrap().is_empty());

@@ -137,3 +137,48 @@ fn a_volume_that_is_mounted_after_the_start_has_none_of_its_files_sent_again() {
     let delivered = service.logged("file delivered");
     assert_eq!(delivered.len(), 1, "{delivered:?}");
 }
+
+#[test]
+fn a_journal_that_is_removed_has_nothing_sent_again_unasked() {
+    let server = Server::pyftpdlib(Opts::default());
+    let settings = keeping(&server);
+    let path = journal(&settings);
+    let remove = |path: &Path| {
+        fs::remove_file(path).unwrap();
+        for beside in ["db-wal", "db-shm"] {
+            let _ = fs::remove_file(path.with_extension(beside));
+        }
+    };
+    let mut service = settings.start();
+    assert_eq!(Store::open(&path).unwrap().store.lost().unwrap(), None);
+    deliver(&service, &["a"]);
+    wait_rows(&path, "a stays", &[("a", false)]);
+    assert_eq!(service.terminate(), Some(0));
+    let waits = |service: &Ftpulse| {
+        let suspended = service.json("/api/status")["routes"][0]["suspended"].to_string();
+        assert!(suspended.contains("--accept-resend"), "{suspended}");
+        assert!(suspended.contains("journal.db"), "{suspended}");
+    };
+
+    // While the service is stopped.
+    remove(&path);
+    let mut service = service.restart_with("NO_COLOR", Some("1"));
+    waits(&service);
+    service.signal(rustix::process::Signal::TERM);
+    assert_eq!(service.wait_exit(PATIENCE).code(), Some(0));
+    let service = service.kill_and_restart_as(&["run", "--accept-resend"]);
+    service.wait_delivered("a");
+    wait_rows(&path, "a stays again", &[("a", false)]);
+
+    // And while it runs.
+    let mut service = service.kill_and_restart_as(&["run"]);
+    remove(&path);
+    deliver(&service, &["b"]);
+    service.wait_log("the journal's file was taken away", |_| true);
+    wait_rows(&path, "the new one is written", &[("b", false)]);
+    assert_eq!(service.logged("file delivered").len(), 1);
+    assert_eq!(service.terminate(), Some(0));
+    let service = service.restart_with("NO_COLOR", None);
+    waits(&service);
+    assert_eq!(service.logged("file delivered").len(), 0);
+}

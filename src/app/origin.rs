@@ -11,6 +11,7 @@ use slog::{Logger, error, info};
 
 use super::kept::KeptJournal;
 use crate::config::Config;
+use crate::spool::journal::AGENT;
 use crate::token;
 
 /// How often a full volume is tried again.
@@ -34,10 +35,10 @@ pub struct Origin {
 
 impl Origin {
     fn take_up(config: &Config, log: &Logger) -> Result<Self, NotHad> {
-        Ok(Self {
-            agent: agent_id(&config.state_dir)?,
-            journal: KeptJournal::open(config, log)?,
-        })
+        // In this order: an id without a journal tells that the journal was taken away.
+        let journal = KeptJournal::open(config, log)?;
+        let agent = agent_id(&config.state_dir)?;
+        Ok(Self { agent, journal })
     }
 
     /// Takes it up, as soon as the volume has room; none if `stop` comes before that.
@@ -76,7 +77,7 @@ impl Origin {
 /// This installation's id in temp names: kept in the state folder, made at the first start.
 fn agent_id(state: &Path) -> Result<String, NotHad> {
     use std::io::ErrorKind::{NotFound, QuotaExceeded, StorageFull};
-    let path = state.join("agent");
+    let path = state.join(AGENT);
     let fail = |what: &str, e: std::io::Error| {
         let said = format!("cannot {what} {}: {e}", path.display());
         match e.kind() {

@@ -128,6 +128,7 @@ impl Builder {
                 idle.push((settle, format!("{suffix} says when a file is whole")));
             }
         }
+        self.warnings.extend(super::publishing::warnings(s));
         for (name, why) in idle {
             let origin = self.settings.origin(&name);
             let text = format!("{name} (from {origin}) has no effect: {why}");
@@ -203,6 +204,7 @@ impl Builder {
                 _ => Verify::Size,
             },
             resume_over: s.size(&name("resume_over")),
+            publishing: super::publishing::of(s, route),
             after: match (s.choice(&name("after")), s.path(&name("archive"))) {
                 ("archive", Some(folder)) => After::Archive(folder),
                 ("keep", _) => After::Keep,

@@ -170,7 +170,7 @@ pub static KEYS: &[Key] = &[
     Key::new("shutdown.grace", Duration("0s", "10m"), "8s", "How long a drain may take after SIGTERM or SIGINT."),
 
     Key::new("state.dir", Path, "/var/lib/ftpulse", "Folder of the service's own state; one process owns it."),
-    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers delivered files."),
+    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers deliveries, incidents, and kept files that are gone."),
 
     Key::new("http.listen", Address, "127.0.0.1:9188", "Address of metrics, health and API."),
     Key::absent("http.token", Secret, "a-long-random-text", "Bearer token of the API; better given by token_file."),
@@ -201,10 +201,10 @@ pub static KEYS: &[Key] = &[
     Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"], &[]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
     Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Routes with a higher one go first.").later(),
     Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most.").later(),
-    Key::new("routes.NAME.publish", Choice(&["rename"], &["direct"]), "rename", "How a file gets its final name."),
-    Key::absent("routes.NAME.temp_pattern", Text, "{name}.{token}.part", "Form of the temporary name.").later(),
-    Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is written after each delivery.").later(),
-    Key::new("routes.NAME.on_conflict", Choice(&["overwrite"], &["skip", "rename", "fail"]), "overwrite", "What happens when the final name exists."),
+    Key::new("routes.NAME.publish", Choice(&["rename", "direct"], &[]), "rename", "How a file gets its final name: by a rename when it is whole, or (direct, for servers that refuse to rename) by being sent straight under it: then a torn file can be seen, until it is sent again, and in doubt only the size tells whether it arrived."),
+    Key::new("routes.NAME.temp_pattern", Text, ".{name}.{token}.part", "Form of the temporary name, beside the final one: {name}, cut to fit, and {token}, which has to be in it (it holds this agent's id and what is random); it may end in {name} only after a leading dot."),
+    Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is stored beside each delivered one, after it is there and never before; a file whose own name has this form is not sent."),
+    Key::new("routes.NAME.on_conflict", Choice(&["overwrite", "skip", "rename", "fail"], &[]), "overwrite", "What happens when the final name exists: replaced; not sent, its source finished as if delivered (but never deleted unless the sizes are equal: that fails); published as name-1.ext; tried again later. Exact among the files of one service; another writer can come in between."),
     Key::new("routes.NAME.verify", Choice(&["size", "hash", "none"], &[]), "size", "How a sent file is verified before it is published."),
     Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again."),
     Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"], &[]), "delete", "What becomes of the source after its delivery."),

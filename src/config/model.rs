@@ -28,7 +28,7 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Folder of the service's own state; locked by one process.
     pub state_dir: PathBuf,
-    /// How long the journal remembers delivered files.
+    /// How long the journal remembers deliveries, incidents, and kept files that are gone.
     pub history: Duration,
     /// Kept files whose record is lost are sent again. No key: `ftpulse run --accept-resend`.
     pub accept_resend: bool,
@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// `heartbeat.*` (S1.2, S1.3).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Heartbeat {
     /// Time between two Pings of a slot.
     pub interval: Duration,
@@ -65,7 +65,7 @@ impl Heartbeat {
 }
 
 /// `quarantine.*` (S1.5).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Quarantine {
     /// Pairs held at most.
     pub capacity: usize,
@@ -78,7 +78,7 @@ pub struct Quarantine {
 }
 
 /// `timers.*` (S2). `None` means unbounded by a timer of its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Timers {
     /// One attempt of the control connection.
     pub control_connect: Duration,
@@ -113,7 +113,7 @@ pub struct Timers {
 }
 
 /// `retry.*`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// The first pause.
     pub first: Duration,
@@ -126,7 +126,7 @@ pub struct Retry {
 }
 
 /// One spool folder, one destination, its rules.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// The route's name, `[a-z0-9_]+`.
     pub name: String,
@@ -152,6 +152,8 @@ pub struct Route {
     pub verify: Verify,
     /// Files of more bytes are resumed.
     pub resume_over: u64,
+    /// How it gets its final name.
+    pub publishing: super::Publishing,
     /// What becomes of the source after its delivery.
     pub after: After,
     /// Folder of dead letters; never scanned.
@@ -159,7 +161,7 @@ pub struct Route {
 }
 
 /// A destination.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Server {
     /// Host name or address literal, without brackets.
     pub host: String,

@@ -217,7 +217,7 @@ pub(super) fn verify(
         Err(_) => return Ok(()),
     };
     let sent = hash(&session.setup.handle, file, stamp, by.algorithm)?;
-    match session.ask_hash(by, &attempt.temp, &sent) {
+    match session.ask_hash(by, &attempt.storing().0, &sent) {
         Ok(Some(found)) if found == sent => Ok(()),
         Ok(found) => {
             // Even if it cannot be taken away.

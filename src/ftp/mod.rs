@@ -2,21 +2,26 @@
 //! publishing. Runs on a worker's thread only; every wait names its phase in the pulse cell and
 //! ends by the daemon's interrupt or the fence. It decides nothing about local files.
 
+mod conflict;
 mod dial;
+mod direct;
 mod error;
 mod hash;
+mod marker;
 mod plain;
 mod probe;
 mod publish;
 mod resume;
 mod session;
 mod transfer;
+mod verify;
 mod wire;
 
+pub use direct::{Settled, settle};
 pub use error::Trouble;
 pub use hash::Hashing;
 pub use probe::{Features, Listing};
-pub use publish::{Resolved, resolve, take_away};
+pub use publish::{Landed, Placed, Resolved, landed, published, resolve, take_away};
 pub use resume::{leave_all, resumable, take_up};
 pub use session::{Session, Setup};
 pub use transfer::{REASON_BOUND, send};

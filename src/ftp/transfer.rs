@@ -13,14 +13,15 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use slog::{info, warn};
+use slog::info;
 use suppaftp::types::Mode;
 use suppaftp::{FtpError, FtpResult};
 
 use super::publish::take_away;
 use super::resume::from_the_start;
 use super::session::Setup;
-use super::{Session, Trouble, dial, hash};
+use super::verify::verify;
+use super::{Session, Trouble, dial};
 use crate::clock::{self, Mono};
 use crate::config::Verify;
 use crate::core::journey::Stage;
@@ -64,12 +65,21 @@ pub fn send(
             "file" => crate::log::escape(attempt.path()).into_owned(),
             "next" => "the rest is sent");
     }
-    let result = stream_file(session, stream, file, stamp, from)
-        .inspect(|()| failpoint::at("stored"))
-        .and_then(|()| verify(session, &attempt.temp, stamp.size, from > 0))
-        .and_then(|()| hash::verify(session, file, stamp, attempt, from > 0));
+    let streamed = stream_file(session, stream, file, stamp, from);
+    let whole = streamed.is_ok();
+    let result = streamed.and_then(|()| {
+        failpoint::at("stored");
+        if attempt.stored() {
+            verify(session, file, stamp, attempt, from > 0)
+        } else {
+            Err(Trouble::Ended)
+        }
+    });
+    let (name, _) = attempt.storing();
     let large = stamp.size > session.setup.route.resume_over;
     let clear = match &result {
+        // It stands under its final name: whether it is taken away is decided by who comes next.
+        _ if whole && attempt.is_torn() => false,
         // What has come of a large file may be of use: only the transfer was broken off.
         Err(Trouble::Refused { code: 421, .. }) => false,
         Err(Trouble::Refused { code, .. }) => !large || *code >= 500 || *code == 452,
@@ -81,7 +91,7 @@ pub fn send(
         ) => true,
         _ => false,
     };
-    if clear && session.usable() && take_away(session, &attempt.temp)? {
+    if clear && session.usable() && take_away(session, &name)? {
         attempt.enter(Stage::Opened);
     }
     result.map(|()| stamp.size - from)
@@ -146,12 +156,13 @@ fn store_once(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Str
 
 fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Trouble> {
     let handle = Arc::clone(&session.setup.handle);
-    let name = session.wire(&attempt.temp)?;
+    let (name, stage) = attempt.storing();
+    let name = session.wire(&name)?;
     session.data_begun.store(false, SeqCst);
     // A part of the file may stand there already, whatever becomes of this STOR.
     let before = attempt.stage();
     // Whoever ends this worker from now on must take it that STOR was sent.
-    attempt.enter(Stage::Sending);
+    attempt.enter(stage);
     if let Err(trouble) = Trouble::unless_journalled(&handle, attempt) {
         if trouble == Trouble::Unwritten {
             // Nor is it sent.
@@ -414,33 +425,5 @@ fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(),
             Ok(Woken::Wake) => {}
             Err(e) => return Err(Trouble::from_io(handle, "draining", &e)),
         }
-    }
-}
-
-/// Asks for the size of what the server has (RFC 3659 section 4): a 226 proves nothing. What was
-/// put together from parts is always asked about.
-fn verify(session: &mut Session, temp: &str, sent: u64, resumed: bool) -> Result<(), Trouble> {
-    let asked = session.setup.route.verify != Verify::None || resumed;
-    if !asked || !session.has_size {
-        return Ok(());
-    }
-    let name = session.wire(temp)?;
-    match session.step("SIZE", |client| client.size(name)) {
-        Ok(found) if found as u64 == sent => Ok(()),
-        Ok(found) => Err(Trouble::SizeDiffers {
-            sent,
-            found: found as u64,
-        }),
-        Err(Trouble::Refused {
-            code: 500 | 502 | 504,
-            text,
-            ..
-        }) => {
-            session.has_size = false;
-            warn!(session.setup.log, "the server has no SIZE"; "error" => text,
-                "next" => "the 226 and the number of bytes sent are all there is to believe");
-            Ok(())
-        }
-        Err(trouble) => Err(trouble),
     }
 }

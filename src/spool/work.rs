@@ -8,6 +8,7 @@ mod ends;
 mod events;
 mod kept;
 mod offers;
+mod renew;
 mod scans;
 
 use std::collections::VecDeque;
@@ -22,7 +23,6 @@ use self::kept::Comparison;
 use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
-use super::journal::KeptRows;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
@@ -68,6 +68,10 @@ pub enum Command {
         /// Comes back with the outcome.
         token: u64,
     },
+    /// The route has new settings, and the same spool.
+    Renew(Arc<Route>),
+    /// These are not in work: they are offered again if they are still to be sent.
+    GiveBack(Vec<Candidate>),
     /// Dead letters go back into the spool: those named, or all.
     Retry {
         /// Their paths below the folder of dead letters.
@@ -118,6 +122,8 @@ pub enum Report {
     Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
+    /// New settings hold for what is offered from here on.
+    Renewed,
 }
 
 /// See the module.
@@ -131,11 +137,7 @@ pub struct Work {
     settle: Settle,
     waiting: Waiting,
     memory: Memory,
-    /// What stays of an earlier life's deliveries, until the spool is there.
-    kept_before: Vec<(Arc<str>, Stamp)>,
     comparison: Comparison,
-    /// A whole scan has ended in this life.
-    scanned: bool,
     said: Said,
     /// Files of the last scan that are in none of the above.
     rest: Totals,
@@ -184,9 +186,7 @@ impl Work {
             settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, BATCH),
             memory: Memory::default(),
-            kept_before: Vec::new(),
             comparison: Comparison::default(),
-            scanned: false,
             said: Said::default(),
             rest: Totals::default(),
             credit: 0,
@@ -211,12 +211,6 @@ impl Work {
             clock,
             stop,
         })
-    }
-
-    /// Files that were delivered in an earlier life and stay, and where the journal has them.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
-        self.kept_before = kept;
-        self.comparison.rows = rows;
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.
@@ -267,6 +261,8 @@ impl Work {
                 story,
                 token,
             } => self.finish(path, sent, story.as_deref(), token),
+            Command::Renew(route) => self.renew(route),
+            Command::GiveBack(files) => self.give_back(files),
             // Who asked may have gone.
             Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {

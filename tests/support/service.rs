@@ -56,6 +56,12 @@ impl Settings {
         self
     }
 
+    /// Takes a key away from the environment: a configuration file has it.
+    pub fn without(mut self, key: &str) -> Self {
+        self.vars.remove(&variable(key));
+        self
+    }
+
     /// Sets any variable of the environment.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.vars.insert(name.into(), value.to_string());
@@ -361,11 +367,27 @@ impl Ftpulse {
         })
     }
 
+    /// The same for a life that may end before it listens.
+    pub fn relaunch_with(self, name: &str, value: &str) -> Self {
+        self.settings_but(&["run"], |vars| {
+            drop(vars.insert(name.into(), value.into()))
+        })
+        .launch()
+    }
+
     fn restart_but(
-        mut self,
+        self,
         args: &[&str],
         change: impl FnOnce(&mut BTreeMap<String, String>),
     ) -> Self {
+        self.settings_but(args, change).start()
+    }
+
+    fn settings_but(
+        mut self,
+        args: &[&str],
+        change: impl FnOnce(&mut BTreeMap<String, String>),
+    ) -> Settings {
         self.process.kill();
         change(&mut self.vars);
         let (dir, vars) = (Arc::clone(&self.dir), std::mem::take(&mut self.vars));
@@ -374,7 +396,6 @@ impl Ftpulse {
             vars,
             args: args.iter().map(|arg| (*arg).into()).collect(),
         }
-        .start()
     }
 }
 

@@ -201,7 +201,9 @@ mod tests {
         assert!(journal.put(Change::Probe, Done::Nobody));
         let rung = Arc::new(AtomicU8::new(0));
         let rings = Arc::clone(&rung);
-        journal.on_ring(move || drop(rings.fetch_add(1, SeqCst)));
+        journal.on_ring(move || {
+            rings.fetch_add(1, SeqCst);
+        });
         assert_eq!(rung.load(SeqCst), 1);
         assert_eq!(drawer.draw().len(), 1);
     }

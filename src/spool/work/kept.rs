@@ -9,7 +9,7 @@ use slog::{debug, warn};
 use super::Work;
 use crate::clock::Mono;
 use crate::spool::journal::KeptRows;
-use crate::spool::stamp_at;
+use crate::spool::{Stamp, stamp_at};
 
 /// Files compared in one step.
 const STEP: usize = 1_000;
@@ -21,7 +21,11 @@ const GAP: Duration = Duration::from_secs(3600);
 /// The comparison.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
-    pub(super) rows: Option<KeptRows>,
+    rows: Option<KeptRows>,
+    /// What stays of an earlier life's deliveries, until the spool is there.
+    pub(super) before: Vec<(Arc<str>, Stamp)>,
+    /// A whole scan has ended in this life.
+    scanned: bool,
     wanted: bool,
     /// The last path that was compared.
     cursor: Arc<str>,
@@ -29,9 +33,10 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
-    /// A whole scan missed kept files, or was the first.
-    pub(super) fn want(&mut self) {
-        self.wanted = true;
+    /// A whole scan has ended, and has missed kept files or not.
+    pub(super) fn scanned(&mut self, missed: bool) {
+        self.wanted |= missed || !self.scanned;
+        self.scanned = true;
     }
 
     /// When the next step is due, if any.
@@ -41,6 +46,12 @@ impl Comparison {
 }
 
 impl Work {
+    /// Files that were delivered in an earlier life and stay, and where the journal has them.
+    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>, rows: Option<KeptRows>) {
+        self.comparison.before = kept;
+        self.comparison.rows = rows;
+    }
+
     /// The next step of the comparison, if it is due.
     pub(super) fn compare_kept(&mut self) {
         let now = (self.clock.now)();

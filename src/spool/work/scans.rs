@@ -104,7 +104,7 @@ impl Work {
         self.scan_wanted = true;
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
-            for (path, stamp) in std::mem::take(&mut self.kept_before) {
+            for (path, stamp) in std::mem::take(&mut self.comparison.before) {
                 self.memory.keep_from_before(&path, stamp);
             }
         }
@@ -178,9 +178,7 @@ impl Work {
         if finds.complete {
             self.settle.end_round();
             let missed = self.memory.end_round();
-            if missed || !std::mem::replace(&mut self.scanned, true) {
-                self.comparison.want();
-            }
+            self.comparison.scanned(missed);
         } else {
             self.still.forget();
         }

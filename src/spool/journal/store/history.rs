@@ -20,6 +20,10 @@ const STEP: i64 = 1000;
 /// Incidents kept, however young they are: as many as the service shows.
 pub const INCIDENTS: usize = 1000;
 
+/// Failures are remembered for so much longer, seconds: what is waited for may be away for weeks,
+/// and since when a file fails must not be forgotten meanwhile.
+const LONG_PAST: f64 = 30.0 * 86_400.0;
+
 impl Store {
     /// Drops a step's worth of what is older than that Unix time; true if there may be more. Files
     /// that are kept, in doubt or not finished stay known.
@@ -47,7 +51,7 @@ impl Store {
                  AND dev IS NULL
                  AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.file = file.id) LIMIT ?2)",
             )?
-            .execute(params![before, STEP])?;
+            .execute(params![before - LONG_PAST, STEP])?;
         let gone = kept::forget(&transaction, before, STEP)?;
         transaction.commit()?;
         let most = deliveries.max(incidents).max(failures).max(gone);
@@ -110,4 +114,53 @@ pub(super) fn check(connection: &Connection) -> Result<Option<String>, rusqlite:
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::count;
+    use super::*;
+
+    /// FTPULSE_JOURNAL_ROWS=10000000 shows what a long history costs.
+    #[test]
+    #[allow(clippy::print_stdout)]
+    fn a_long_history_is_dropped_in_steps_and_its_log_stays_small() {
+        let rows = std::env::var("FTPULSE_JOURNAL_ROWS").map_or(20_000, |n| n.parse().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let store = Store::open(&path).unwrap().store;
+        store
+            .connection
+            .execute(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                 INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
+                 SELECT 'main', 'some/folder/file-' || n || '.csv', n, 1, n, n, n FROM n",
+                params![rows],
+            )
+            .unwrap();
+        assert!(store.close());
+        let size = std::fs::metadata(&path).unwrap().len();
+        let begun = crate::clock::mono();
+        let mut store = Store::open(&path).unwrap().store;
+        let opened = crate::clock::mono() - begun;
+        let log = path.with_file_name("journal.db-wal");
+        let (mut steps, mut longest) = (0, std::time::Duration::ZERO);
+        loop {
+            let begun = crate::clock::mono();
+            let more = store.expire(rows as f64 - 1.0).unwrap();
+            longest = longest.max(crate::clock::mono() - begun);
+            assert!(std::fs::metadata(&log).unwrap().len() <= 4 << 20);
+            if !more {
+                break;
+            }
+            steps += 1;
+        }
+        println!(
+            "{rows} deliveries: {} MiB, opened in {opened:.1?}, dropped in {steps} steps, the longest \
+             {longest:.1?}",
+            size >> 20
+        );
+        assert_eq!(count(&store, "delivery"), 2);
+        assert_eq!(steps, (rows - 2) / 1000);
+    }
 }
