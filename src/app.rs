@@ -431,6 +431,7 @@ fn make(
     let peers = Peers {
         strand: quarantine.clone().recipient(),
         seats: quarantine.clone().recipient(),
+        resume: quarantine.clone().recipient(),
         want: collector.clone().recipient(),
         finish: collector.clone().recipient(),
         forget: collector.clone().recipient(),

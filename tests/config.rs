@@ -192,7 +192,6 @@ const BAD: &[Bad] = &[
     File("remote_marker = \"done\"", &["routes.main.remote_marker", "without {name}", "share one marker", "such as {name}.done", "remove the key"]),
     File("remote_marker = \"{name}\"", &["routes.main.remote_marker", "would replace the file"]),
     File("client_key = \"hunter2-Zq9\"", &["routes.main.client_key", "not shown", "not available in this version; remove it"]),
-    File("verify = \"hash\"", &["routes.main.verify", "not available in this version; remove it or set it to size"]),
     File("direction = \"get\"", &["not available in this version; remove it or set it to put"]),
     Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval", "remove it or set it to 500ms"]),
     Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1ms")], &["retry.give_up_after", "1s to 365d"]),

@@ -116,6 +116,16 @@ pub struct Seats {
     pub destination: String,
 }
 
+/// A file is about to be resumed: its pairs have to go.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Resume {
+    /// The destination's key.
+    pub destination: String,
+    /// The final name.
+    pub target: String,
+}
+
 /// What the quarantine holds.
 #[derive(Message, Debug)]
 #[rtype(result = "report::QuarantineStatus")]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 use slog::{Logger, info, warn};
 
-use super::messages::{Close, Limit, Released, Seats, Snapshot, Strand, Tick};
+use super::messages::{Close, Limit, Released, Resume, Seats, Snapshot, Strand, Tick};
 use crate::clock;
 use crate::core::evidence::{Socket, tcp};
 use crate::core::names::ReleaseReason;
@@ -228,6 +228,16 @@ impl Handler<Seats> for SocketQuarantineActor {
                 "destination" => &seats.destination, "next" => "its oldest held pair is released");
         }
         self.release_all(release.into_iter().collect());
+    }
+}
+
+impl Handler<Resume> for SocketQuarantineActor {
+    type Result = ();
+
+    fn handle(&mut self, resume: Resume, _: &mut Self::Context) {
+        self.observe();
+        let releases = self.ring.resume(&resume.destination, &resume.target);
+        self.release_all(releases);
     }
 }
 

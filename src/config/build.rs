@@ -198,11 +198,12 @@ impl Builder {
                 "name" => Order::Name,
                 _ => Order::Oldest,
             },
-            verify: if s.choice(&name("verify")) == "none" {
-                Verify::None
-            } else {
-                Verify::Size
+            verify: match s.choice(&name("verify")) {
+                "hash" => Verify::Hash,
+                "none" => Verify::None,
+                _ => Verify::Size,
             },
+            resume_over: s.size(&name("resume_over")),
             publishing: super::publishing::of(s, route),
             after: match (s.choice(&name("after")), s.path(&name("archive"))) {
                 ("archive", Some(folder)) => After::Archive(folder),

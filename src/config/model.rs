@@ -150,6 +150,8 @@ pub struct Route {
     pub order: Order,
     /// How the sent file is verified before it is published.
     pub verify: Verify,
+    /// Files of more bytes are resumed.
+    pub resume_over: u64,
     /// How it gets its final name.
     pub publishing: super::Publishing,
     /// What becomes of the source after its delivery.
@@ -224,6 +226,8 @@ pub enum Order {
 pub enum Verify {
     /// SIZE must equal what was sent (RFC 3659 section 4).
     Size,
+    /// That, and the server's hash of the file must equal ours.
+    Hash,
     /// The 226 alone is believed.
     None,
 }

@@ -101,6 +101,20 @@ pub fn asked(answer: Answer) -> Next {
     }
 }
 
+/// Bytes before the end of a partial file that are sent again: what came last may be damaged (a
+/// machine that went down under the server, a write that did not come to its end).
+pub const SEAM: u64 = 1 << 20;
+
+/// The byte at which the rest of a file of `size` bytes is sent when the server has `found` bytes
+/// of it; 0: from the start. More than there is to send is no part of this file.
+pub fn resume_at(found: u64, size: u64) -> u64 {
+    if found > size {
+        0
+    } else {
+        found.saturating_sub(SEAM)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +167,19 @@ mod tests {
             }
             prop_assert_eq!(folder.published, 1);
             prop_assert!(!folder.temp);
+        }
+    }
+
+    proptest! {
+        /// Whatever the server has, the rest written over it from there gives the file, and never
+        /// less than the seam is written again.
+        #[test]
+        fn a_part_and_its_rest_are_the_file(found in 0..4 * SEAM, size in 0..3 * SEAM) {
+            let at = resume_at(found, size);
+            prop_assert!(at <= size && (at == 0 || found - at == SEAM));
+            // Written from `at` to the end; a start truncates.
+            let end = if at == 0 { size } else { found.max(size) };
+            prop_assert_eq!(end, size);
         }
     }
 

@@ -87,7 +87,7 @@ impl Session {
         }
         let (name, _) = attempt.storing();
         self.unmark(&name)?;
-        transfer::send(self, file, stamp, attempt)?;
+        transfer::send(self, file, stamp, attempt, 0)?;
         attempt.enter(Stage::Published);
         failpoint::at("published");
         self.look_after(&name)?;

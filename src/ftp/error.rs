@@ -41,6 +41,17 @@ pub enum Trouble {
     InDoubt,
     /// The journal cannot be written: what was to be done next must not be.
     Unwritten,
+    /// The server tells no hash of a file, and the route wants one; its features.
+    NoHash(String),
+    /// The server has other bytes than were sent.
+    HashDiffers {
+        /// How it was asked.
+        by: &'static str,
+        /// Of what was sent.
+        sent: String,
+        /// What the server answered.
+        found: String,
+    },
     /// The final name exists on the server, and the route does not allow to replace it; what
     /// exactly is in the way.
     Conflict(String),
@@ -132,6 +143,8 @@ impl Trouble {
             | Self::Vanished
             | Self::InDoubt
             | Self::Unwritten
+            | Self::NoHash(_)
+            | Self::HashDiffers { .. }
             | Self::Conflict(_)
             | Self::SizeDiffers { .. } => true,
             Self::Ended | Self::Timeout(_) | Self::Lost { .. } => false,
@@ -165,6 +178,17 @@ impl fmt::Display for Trouble {
             Self::Vanished => f.write_str("the source vanished"),
             Self::Unwritten => f.write_str("the journal cannot be written"),
             Self::InDoubt => f.write_str("an earlier attempt is still in doubt"),
+            Self::NoHash(features) if features.is_empty() => f.write_str(
+                "verify = \"hash\", but the server tells no hash of a file (it names no features)",
+            ),
+            Self::NoHash(features) => write!(
+                f,
+                "verify = \"hash\", but the server tells no hash of a file (its FEAT: {features})"
+            ),
+            Self::HashDiffers { by, sent, found } => write!(
+                f,
+                "the server has other bytes than were sent: {by} is {found} there and {sent} here"
+            ),
             Self::SizeDiffers { sent, found } => {
                 write!(f, "{sent} bytes were sent but the server has {found}")
             }

@@ -98,6 +98,6 @@ impl Session {
             path: name.into(),
         };
         let attempt = Attempt::new(name.to_owned(), of, Journal::none());
-        transfer::send(self, &mut empty, stamp, &attempt)
+        transfer::send(self, &mut empty, stamp, &attempt, 0).map(drop)
     }
 }

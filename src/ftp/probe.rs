@@ -25,6 +25,30 @@ const LISTING_BOUND: Duration = Duration::from_secs(120);
 pub struct Features(Vec<(String, String)>);
 
 impl Features {
+    /// Reads the lines between the first and the last one.
+    pub(super) fn read(reply: &str) -> Self {
+        let features = reply.lines().filter(|line| {
+            !line.starts_with(|c: char| c.is_ascii_digit()) && !line.trim().is_empty()
+        });
+        let split = |line: &str| {
+            let (label, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+            (label.to_uppercase(), rest.trim().to_owned())
+        };
+        Self(features.map(split).collect())
+    }
+
+    /// What stands behind a label.
+    pub(super) fn parameters(&self, label: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(l, _)| l == label);
+        found.map(|(_, parameters)| parameters.as_str())
+    }
+
+    /// All labels, as they came, for a person; foreign text: escape it.
+    pub fn labels(&self) -> String {
+        let labels: Vec<&str> = self.0.iter().map(|(label, _)| label.as_str()).collect();
+        labels.join(", ")
+    }
+
     /// Whether the label is there; for `REST STREAM` also its first parameter.
     pub fn has(&self, label: &str) -> bool {
         let (label, parameter) = label.split_once(' ').unwrap_or((label, ""));
@@ -110,19 +134,17 @@ impl Session {
 
     /// Asks what the server can; `None` if it does not know FEAT.
     pub fn features(&mut self) -> Result<Option<Features>, Trouble> {
-        let answered = self.step("FEAT", |client| match client.feat() {
-            // All lines were read, they only are not what RFC 2389 asks for.
-            Err(FtpError::BadResponse) => Ok(None),
-            other => other.map(Some),
+        // suppaftp's own `feat` waits for a second line where the reply has only one.
+        let answered = self.step("FEAT", |client| {
+            match client.custom_command("FEAT", &[Status::CommandOk]) {
+                Err(FtpError::UnexpectedResponse(reply)) if reply.status == Status::System => {
+                    Ok(reply)
+                }
+                other => other,
+            }
         });
         match answered {
-            Ok(features) => Ok(features.map(|features| {
-                let known = features.into_iter();
-                let upper = |(label, rest): (String, Option<String>)| {
-                    (label.to_uppercase(), rest.unwrap_or_default())
-                };
-                Features(known.map(upper).collect())
-            })),
+            Ok(reply) => Ok(Some(Features::read(&String::from_utf8_lossy(&reply.body)))),
             Err(Trouble::Refused {
                 code: 500..=599, ..
             }) => Ok(None),
@@ -317,6 +339,14 @@ mod tests {
         assert_eq!(time_val("213 20240229120000.123"), Some(at(1_709_208_000)));
         assert_eq!(time_val("213 20241301000000"), None);
         assert_eq!(time_val("213 now"), None);
+    }
+
+    #[test]
+    fn features_are_read_whatever_the_form_of_the_reply() {
+        let many = Features::read("211-Features:\r\n SIZE\r\n rest STREAM\r\nMDTM\r\n211 End\r\n");
+        assert_eq!(many.labels(), "SIZE, REST, MDTM");
+        assert!(many.has("REST STREAM"));
+        assert_eq!(Features::read("211 no features\r\n"), Features::default());
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl Session {
         Ok(())
     }
 
-    fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
+    pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
         let (from, to) = (self.wire(from)?, self.wire(to)?);
         self.command("RNFR", &from, &[Status::RequestFilePending])?;
         failpoint::at("rnfr-accepted");
@@ -227,11 +227,14 @@ pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
 /// that a stopped server executes late leads from an older name to a newer one, so a name whose
 /// elders are all gone stays gone once it is. Asked the other way round, the file could slip from
 /// the name asked second to the one asked first.
+///
+/// Attempts that hold a part of the version to `keep` are left alone: they are to be resumed.
 pub fn resolve(
     session: &mut Session,
     old: &[Arc<Attempt>],
     fresh: &Attempt,
     target: &str,
+    keep: Option<Stamp>,
 ) -> Result<Resolved, Trouble> {
     if let Some(done) = published(old) {
         return Ok(Resolved::Delivered(landed(done, target)));
@@ -246,6 +249,7 @@ pub fn resolve(
     for attempt in old
         .iter()
         .filter(|a| a.stage().remedy() == Remedy::TakeAway)
+        .filter(|a| !keep.is_some_and(|version| a.holds_part_of(version)))
     {
         // Given up before it is taken away: no RNFR of it was sent and none can be any more, so
         // its temp can do no harm; one that cannot be taken away now is left to the sweep.

@@ -12,7 +12,9 @@ use slog::Logger;
 use suppaftp::types::{FileType, Mode};
 use suppaftp::{FtpError, Status};
 
+use super::hash::Hashing;
 use super::plain::Client;
+use super::probe::Features;
 use super::{Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
@@ -51,6 +53,10 @@ pub struct Session {
     pub(super) client: Client,
     /// Whether the server answers SIZE.
     pub(super) has_size: bool,
+    /// How it tells a file's hash; none if it cannot, or was not asked yet.
+    pub(super) hash: Option<Hashing>,
+    /// What it can, once it was asked; empty if it does not tell.
+    pub(super) features: Option<Features>,
     /// Whether EPSV was refused: PASV from then on.
     pub(super) plain_passive: bool,
     /// Whether the data connection of the current STOR was begun: what is refused before that is
@@ -132,6 +138,8 @@ impl Session {
             setup: setup.clone(),
             client,
             has_size: true,
+            hash: None,
+            features: None,
             plain_passive: false,
             data_begun,
             broken: false,

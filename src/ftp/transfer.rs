@@ -1,4 +1,5 @@
-//! Sends one file to its temp name: passive connection, STOR, the bytes, drain, final reply.
+//! Sends one file to its temp name: passive connection, STOR (after REST where a part is there
+//! already), the bytes, drain, final reply.
 //! It promises that a returned `Ok` means: all bytes of the version that was opened were sent,
 //! the server said 226 (or 250), and SIZE agreed where it was asked.
 
@@ -12,12 +13,14 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
-use slog::warn;
+use slog::info;
 use suppaftp::types::Mode;
 use suppaftp::{FtpError, FtpResult};
 
 use super::publish::take_away;
+use super::resume::from_the_start;
 use super::session::Setup;
+use super::verify::verify;
 use super::{Session, Trouble, dial};
 use crate::clock::{self, Mono};
 use crate::config::Verify;
@@ -42,95 +45,138 @@ const LOOK_LAST: Duration = Duration::from_millis(100);
 
 type Stream = super::plain::Transfer;
 
-/// Sends `file`, whose version is `stamp`, as `attempt`.
+/// Sends `file`, whose version is `stamp`, as `attempt`, the bytes before `from` left out: the
+/// server has them. Answers how many bytes were sent.
 pub fn send(
     session: &mut Session,
     file: &mut File,
     stamp: Stamp,
     attempt: &Attempt,
-) -> Result<(), Trouble> {
-    let stream = store(session, attempt)?;
+    from: u64,
+) -> Result<u64, Trouble> {
+    if session.setup.route.verify == Verify::Hash {
+        // Before anything is sent in vain.
+        session.hashing()?.map_err(Trouble::NoHash)?;
+    }
+    let (stream, from) = begin(session, attempt, from)?;
     failpoint::at("stor-accepted");
-    let result = stream_file(session, stream, file, stamp);
-    let clear = matches!(
-        result,
-        Err(Trouble::Refused { .. } | Trouble::Changed | Trouble::Source(_))
-    );
+    if from > 0 {
+        info!(session.setup.log, "upload resumed"; "from" => from, "bytes" => stamp.size,
+            "file" => crate::log::escape(attempt.path()).into_owned(),
+            "next" => "the rest is sent");
+    }
+    let streamed = stream_file(session, stream, file, stamp, from);
+    let whole = streamed.is_ok();
+    let result = streamed.and_then(|()| {
+        failpoint::at("stored");
+        if attempt.stored() {
+            verify(session, file, stamp, attempt, from > 0)
+        } else {
+            Err(Trouble::Ended)
+        }
+    });
     let (name, _) = attempt.storing();
+    let large = stamp.size > session.setup.route.resume_over;
+    let clear = match &result {
+        // It stands under its final name: whether it is taken away is decided by who comes next.
+        _ if whole && attempt.is_torn() => false,
+        // What has come of a large file may be of use: only the transfer was broken off.
+        Err(Trouble::Refused { code: 421, .. }) => false,
+        Err(Trouble::Refused { code, .. }) => !large || *code >= 500 || *code == 452,
+        Err(
+            Trouble::Changed
+            | Trouble::Source(_)
+            | Trouble::SizeDiffers { .. }
+            | Trouble::HashDiffers { .. },
+        ) => true,
+        _ => false,
+    };
     if clear && session.usable() && take_away(session, &name)? {
         attempt.enter(Stage::Opened);
     }
-    result?;
-    failpoint::at("stored");
-    if !attempt.stored() {
-        return Err(Trouble::Ended);
-    }
-    let verified = verify(session, &name, stamp.size);
-    match verified {
-        Err(Trouble::SizeDiffers { .. }) if attempt.is_torn() => {
-            // Nothing is in doubt: it has to be sent again.
-            attempt.enter(Stage::Storing);
-            verified
+    result.map(|()| stamp.size - from)
+}
+
+/// Opens the data connection at this byte, or at the first one where the server does not go on
+/// there: many refuse only the STOR, and some of them with a code that promises better times.
+fn begin(session: &mut Session, attempt: &Attempt, from: u64) -> Result<(Stream, u64), Trouble> {
+    match store(session, attempt, from) {
+        Err(trouble @ Trouble::Refused { code, .. })
+            if from > 0
+                && session.data_begun.load(SeqCst)
+                && !matches!(code, 421 | 425 | 426 | 452 | 552) =>
+        {
+            from_the_start(session, attempt, &trouble.to_string())?;
+            store(session, attempt, 0).map(|stream| (stream, 0))
         }
-        // Whoever it is for was faster than our question: its 226 has been read.
-        Err(Trouble::Refused { code: 550, .. }) if attempt.is_torn() => Ok(()),
-        verified => verified,
+        Err(trouble @ Trouble::Timeout(_)) if from > 0 => {
+            // vsftpd locks what it writes: a stopped old session would make each next STOR wait.
+            attempt.begun_in_vain();
+            Err(trouble)
+        }
+        other => other.map(|stream| (stream, from)),
     }
 }
 
 /// Opens the data connection and sends STOR; makes the folder and tries again if need be.
-fn store(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
+fn store(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Trouble> {
     let folder = attempt
         .temp
         .rsplit_once('/')
         .map(|(folder, _)| folder.to_owned());
-    match (store_once(session, attempt), folder) {
+    match (store_once(session, attempt, from), folder) {
         (
             Err(Trouble::Refused {
                 code: 550 | 551 | 553 | 451,
                 ..
             }),
             Some(folder),
-        ) => {
+        ) if from == 0 => {
             let name = session.wire(&folder)?;
             session.make_folders(&name)?;
-            store_once(session, attempt)
+            store_once(session, attempt, from)
         }
         (other, _) => other,
     }
 }
 
-fn store_once(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
-    match put(session, attempt) {
+fn store_once(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Trouble> {
+    match put(session, attempt, from) {
         Err(Trouble::Refused {
             code: 500..=599, ..
         }) if !session.data_begun.load(SeqCst) && !session.plain_passive => {
             // EPSV was refused (RFC 2428 section 3): this server gets PASV from now on.
             session.plain_passive = true;
             session.client.set_mode(Mode::Passive);
-            put(session, attempt)
+            put(session, attempt, from)
         }
         other => other,
     }
 }
 
-fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
+fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Trouble> {
     let handle = Arc::clone(&session.setup.handle);
     let (name, stage) = attempt.storing();
     let name = session.wire(&name)?;
     session.data_begun.store(false, SeqCst);
+    // A part of the file may stand there already, whatever becomes of this STOR.
+    let before = attempt.stage();
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(stage);
     if let Err(trouble) = Trouble::unless_journalled(&handle, attempt) {
         if trouble == Trouble::Unwritten {
             // Nor is it sent.
-            attempt.enter(Stage::Opened);
+            attempt.enter(before);
         }
         return Err(trouble);
     }
     handle.begin(Phase::Reply, Some(session.setup.timers.reply));
     handle.check()?;
-    let result = session.client.put_with_stream(name);
+    let position = usize::try_from(from).unwrap_or(usize::MAX);
+    let result = session
+        .client
+        .resume_transfer(position)
+        .and_then(|()| session.client.put_with_stream(name));
     handle.ack();
     let begun = session.data_begun.load(SeqCst);
     let result = result.map_err(|error| {
@@ -140,7 +186,7 @@ fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
                 match e.downcast::<Trouble>() {
                     // The data connection failed: STOR was not sent.
                     Ok(trouble) => {
-                        attempt.enter(Stage::Opened);
+                        attempt.enter(before);
                         trouble
                     }
                     Err(error) => Trouble::from_io(&handle, "the data connection", &error),
@@ -151,7 +197,7 @@ fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
         if !begun || matches!(trouble, Trouble::Refused { code: 500.., .. }) {
             // Never sent, or a clear no: the server made nothing. After a 4xx it may have made the
             // file before it failed.
-            attempt.enter(Stage::Opened);
+            attempt.enter(before);
         }
         if handle.check().is_ok() {
             handle.fence.abandon(Which::Data);
@@ -196,13 +242,14 @@ fn stream_file(
     stream: Stream,
     file: &mut File,
     stamp: Stamp,
+    from: u64,
 ) -> Result<(), Trouble> {
     let setup = session.setup.clone();
     let handle = &setup.handle;
     let end = setup.timers.transfer_put.map(|bound| clock::mono() + bound);
     handle.begin_transfer(setup.timers.transfer_put);
     let socket = stream.get_ref().get_ref();
-    let moved = pump(handle, socket, file, stamp.size)
+    let moved = pump(handle, socket, file, from, stamp.size)
         .and_then(|()| unchanged(file, stamp))
         .and_then(|()| {
             failpoint::at("all-moved");
@@ -274,14 +321,14 @@ fn break_off(session: &mut Session, stream: Stream, trouble: Trouble) -> Trouble
     }
 }
 
-/// Hands exactly `size` bytes to the kernel.
+/// Hands exactly the bytes from `offset` to `size` to the kernel.
 fn pump(
     handle: &WorkerHandle,
     socket: &TcpStream,
     file: &mut File,
+    mut offset: u64,
     size: u64,
 ) -> Result<(), Trouble> {
-    let mut offset = 0u64;
     while offset < size {
         handle.check()?;
         let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
@@ -340,7 +387,7 @@ fn pump_plainly(
 }
 
 /// Whether the open source is still the version that was sent.
-fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
+pub(super) fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
     match crate::spool::stamp_of(file) {
         Ok(now) if now == stamp => Ok(()),
         Ok(_) => Err(Trouble::Changed),
@@ -378,31 +425,5 @@ fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(),
             Ok(Woken::Wake) => {}
             Err(e) => return Err(Trouble::from_io(handle, "draining", &e)),
         }
-    }
-}
-
-/// Asks for the size of what the server has (RFC 3659 section 4): a 226 proves nothing.
-fn verify(session: &mut Session, temp: &str, sent: u64) -> Result<(), Trouble> {
-    if session.setup.route.verify == Verify::None || !session.has_size {
-        return Ok(());
-    }
-    let name = session.wire(temp)?;
-    match session.step("SIZE", |client| client.size(name)) {
-        Ok(found) if found as u64 == sent => Ok(()),
-        Ok(found) => Err(Trouble::SizeDiffers {
-            sent,
-            found: found as u64,
-        }),
-        Err(Trouble::Refused {
-            code: 500 | 502 | 504,
-            text,
-            ..
-        }) => {
-            session.has_size = false;
-            warn!(session.setup.log, "the server has no SIZE"; "error" => text,
-                "next" => "the 226 and the number of bytes sent are all there is to believe");
-            Ok(())
-        }
-        Err(trouble) => Err(trouble),
     }
 }

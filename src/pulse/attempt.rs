@@ -2,7 +2,7 @@
 //! far it came. Each stage that something irreversible follows is written before it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::claims::{Claim, Claims};
@@ -17,10 +17,14 @@ use crate::spool::journal::{Change, Done, Journal, Key, KnownAttempt};
 pub struct Attempt {
     /// The temp name, relative to the route's remote folder.
     pub temp: String,
+    /// A `Stage`, with `CLOSED` or without.
     stage: AtomicU8,
     /// Its RNTO was refused, and its temp was seen to stand still.
     refused: AtomicBool,
     sent: OnceLock<Stamp>,
+    /// Where in the file it began, and how many attempts in a row had begun no later.
+    began_at: AtomicU64,
+    in_vain: AtomicU64,
     aim: Mutex<Option<Aim>>,
     claims: Option<(Claims, String)>,
     /// It stores straight under its final name.
@@ -28,6 +32,9 @@ pub struct Attempt {
     journal: Journal,
     of: Key,
 }
+
+/// Beside a stage: its own worker may not publish any more.
+const CLOSED: u8 = 0x80;
 
 /// The final name that an attempt has chosen, below the remote folder.
 struct Aim {
@@ -48,6 +55,8 @@ impl Attempt {
             stage: AtomicU8::new(Stage::Opened as u8),
             refused: AtomicBool::new(false),
             sent: OnceLock::new(),
+            began_at: AtomicU64::new(0),
+            in_vain: AtomicU64::new(0),
             aim: Mutex::new(None),
             claims: None,
             direct: false,
@@ -124,7 +133,7 @@ impl Attempt {
 
     /// How far it came.
     pub fn stage(&self) -> Stage {
-        Stage::from_u8(self.stage.load(SeqCst))
+        Stage::from_u8(self.stage.load(SeqCst) & !CLOSED)
     }
 
     /// Its own worker goes from sending to publishing: the last step before the first RNFR. False
@@ -223,10 +232,8 @@ impl Attempt {
         let given_up = [Stage::Sending, Stage::Storing, Stage::Stored]
             .into_iter()
             .any(|from| {
-                let moved = self
-                    .stage
-                    .compare_exchange(from as u8, opened, SeqCst, SeqCst);
-                moved.is_ok()
+                let given_up = |stage| (stage & !CLOSED == from as u8).then_some(opened);
+                self.stage.fetch_update(SeqCst, SeqCst, given_up).is_ok()
             });
         if given_up {
             self.note();
@@ -234,6 +241,56 @@ impl Attempt {
             *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         given_up
+    }
+
+    /// A successor takes over the bytes of an attempt that was still sending: it cannot come to be
+    /// published by its own worker any more, but it stays in doubt until the successor has its
+    /// temp. False when it is past that.
+    pub fn take_over(&self) -> bool {
+        let sending = Stage::Sending as u8;
+        let closed = |stage| (stage & !CLOSED == sending).then_some(sending | CLOSED);
+        self.stage.fetch_update(SeqCst, SeqCst, closed).is_ok()
+    }
+
+    /// Whether what it left can be a part of this version of the source.
+    pub fn holds_part_of(&self, version: Stamp) -> bool {
+        self.stage() == Stage::Sending && self.source() == Some(version)
+    }
+
+    /// It begins at this byte of the file, in the place of `old`. Returns how many attempts in a
+    /// row have begun no later than the one before.
+    pub fn begin_at(&self, byte: u64, old: &Self) -> u64 {
+        let gained = byte > old.began_at.load(SeqCst);
+        let in_vain = if gained {
+            0
+        } else {
+            old.in_vain.load(SeqCst) + 1
+        };
+        self.began_at.store(byte, SeqCst);
+        self.in_vain.store(in_vain, SeqCst);
+        in_vain
+    }
+
+    /// The server did not let it go on there: whoever follows it must not try that again.
+    pub fn begun_in_vain(&self) {
+        self.in_vain.store(u64::MAX / 2, SeqCst);
+    }
+
+    /// What it left is not what was sent: whoever follows it begins at the start.
+    pub fn spoilt(&self) {
+        self.began_at.store(u64::MAX, SeqCst);
+        self.begun_in_vain();
+    }
+
+    /// It begins at the start of the file after all.
+    pub fn begin_anew(&self) {
+        self.began_at.store(0, SeqCst);
+        self.in_vain.store(0, SeqCst);
+    }
+
+    /// The path below the spool of the file that it is about.
+    pub fn path(&self) -> &str {
+        &self.of.path
     }
 
     /// Its last RNTO was refused and its temp stands: it is complete, and not published. A successor
@@ -268,7 +325,7 @@ impl Attempt {
     /// The journal follows in its own time: what it says meanwhile is the more doubtful stage. What
     /// has to stand there before the next step is waited for by [`Self::journalled`].
     pub fn enter(&self, stage: Stage) {
-        let before = Stage::from_u8(self.stage.swap(stage as u8, SeqCst));
+        let before = Stage::from_u8(self.stage.swap(stage as u8, SeqCst) & !CLOSED);
         if stage == Stage::Opened && !self.direct {
             // Nothing of it can come to stand under that name any more.
             *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -314,6 +371,33 @@ mod tests {
         assert!(attempt.give_up());
         assert!(!attempt.begin_publishing());
         assert_eq!(attempt.stage(), Stage::Opened);
+    }
+
+    #[test]
+    fn an_attempt_whose_bytes_were_taken_over_stays_in_doubt_but_is_not_published() {
+        let attempt = attempt();
+        assert!(!attempt.take_over());
+        attempt.enter(Stage::Sending);
+        assert!(attempt.take_over() && attempt.take_over());
+        assert!(!attempt.begin_publishing());
+        assert_eq!(attempt.stage(), Stage::Sending);
+        assert!(attempt.give_up());
+        assert_eq!(attempt.stage(), Stage::Opened);
+        let publishing = self::attempt();
+        publishing.enter(Stage::Publishing);
+        assert!(!publishing.take_over());
+    }
+
+    #[test]
+    fn attempts_that_begin_no_later_than_their_elders_are_counted() {
+        let chain = [attempt(), attempt(), attempt(), attempt(), attempt()];
+        let begun = [0, 5, 5, 4, 9];
+        let counts: Vec<u64> = (1..chain.len())
+            .map(|i| chain[i].begin_at(begun[i], &chain[i - 1]))
+            .collect();
+        assert_eq!(counts, [0, 1, 2, 0]);
+        chain[4].spoilt();
+        assert!(attempt().begin_at(99, &chain[4]) > 3);
     }
 
     #[test]

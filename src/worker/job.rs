@@ -205,7 +205,8 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::InDoubt => FailureKind::Doubt,
         Trouble::Unwritten => FailureKind::Journal,
         Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
-        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } | Trouble::Conflict(_) => {
+        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
+        Trouble::NoHash(_) | Trouble::Conflict(_) | Trouble::HashDiffers { .. } => {
             FailureKind::Refused
         }
     };
@@ -318,9 +319,11 @@ fn publish(
         // Its 250 was read after all: nothing is asked of the server.
         return Ok(End::Delivered(ftp::landed(done, target), 0));
     }
+    let keep = ftp::resumable(&upload.doubts, upload.settled, setup.route.resume_over)
+        .filter(|_| !setup.route.publishing.direct);
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
         let session = ensure(setup, session)?;
-        match ftp::resolve(session, &upload.doubts, &upload.attempt, target)? {
+        match ftp::resolve(session, &upload.doubts, &upload.attempt, target, keep)? {
             Resolved::Delivered(landed) => {
                 info!(setup.log, "in doubt: it had been delivered"; "file" => escape(target),
                     "next" => "the source is finished");
@@ -342,14 +345,22 @@ fn publish(
         return super::direct::deliver(setup, session, upload, torn);
     }
     // The source is opened before a session is: what is not there needs none.
-    let (mut file, stamp) = open_source(setup, upload)?;
+    let opened = open_source(setup, upload);
+    if keep.is_some() && matches!(opened, Err(Trouble::Changed | Trouble::Vanished)) {
+        ftp::leave_all(ensure(setup, session)?, &upload.doubts)?;
+    }
+    let (mut file, stamp) = opened?;
     let session = ensure(setup, session)?;
     session.may_be_marked(target)?;
     upload.attempt.note_source(stamp);
     if session.skips_at_once(target, stamp.size)? {
         return Ok(End::Skipped(Some(stamp)));
     }
-    ftp::send(session, &mut file, stamp, &upload.attempt)?;
+    let from = match keep {
+        Some(version) => ftp::take_up(session, &upload.doubts, &upload.attempt, version)?,
+        None => 0,
+    };
+    let sent = ftp::send(session, &mut file, stamp, &upload.attempt, from)?;
     let still = still_there(setup, upload, stamp);
     if let Err(trouble) = still {
         // Never published: what was sent is not what stands in the spool any more.
@@ -365,7 +376,7 @@ fn publish(
                 source: Some(stamp),
                 name,
             },
-            stamp.size,
+            sent,
         ),
         Placed::Skipped => End::Skipped(Some(stamp)),
     })

@@ -33,6 +33,7 @@ pub fn route(dir: &Path) -> Route {
         ready_suffix: None,
         order: Order::Oldest,
         verify: Verify::Size,
+        resume_over: 8 << 20,
         publishing: Publishing::default(),
         after: After::Delete,
     }

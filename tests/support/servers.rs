@@ -47,6 +47,11 @@ impl Server {
         Self::start("vsftpd", recipes::vsftpd, opts)
     }
 
+    /// Its folder of configuration and logs.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
     /// proftpd: a process a session. Without root: not chrooted.
     pub fn proftpd(opts: Opts) -> Self {
         Self::start("proftpd", recipes::proftpd, opts)

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use super::DaemonActor;
 use super::route::Due;
 use super::slots::{Running, RunningKind};
-use crate::actors::messages::Give;
+use crate::actors::messages::{Give, Resume};
 use crate::clock::{self, Mono};
 use crate::config::OnConflict;
+use crate::ftp;
 use crate::pulse::{Attempt, Claims};
 use crate::spool::journal::Key;
 use crate::token;
 use crate::worker::{Job, Sweep, Upload, Work};
 
+/// Pause before a file is offered again whose pair was still held.
+const RELEASE_PAUSE: Mono = Mono::from_millis(50);
 /// Jobs after which due sweeps go before files.
 const SWEEP_EVERY: u64 = 16;
 
@@ -70,6 +73,10 @@ impl DaemonActor {
             return;
         }
         while let Some(path) = self.take(route, now) {
+            if self.waits_for_release(route, &path) {
+                self.take_back(route, &path, now + RELEASE_PAUSE);
+                continue;
+            }
             let of = Key {
                 route: self.routes[route].config.name.as_str().into(),
                 path: Arc::clone(&path),
@@ -154,6 +161,27 @@ impl DaemonActor {
             holder.is_none_or(|holder| *holder == route)
         };
         self.routes[route].backlog.take(now, free)
+    }
+
+    /// Whether the file is to be resumed and an old pair of it is held: then that is released
+    /// first, or the old session could write beside the new one for as long as it is held.
+    fn waits_for_release(&mut self, route: usize, path: &str) -> bool {
+        let target = self.routes[route].target(path);
+        let over = self.routes[route].config.resume_over;
+        let resumed = self.routes[route]
+            .backlog
+            .facts(path)
+            .is_some_and(|f| ftp::resumable(&f.doubts, f.stamp, over).is_some());
+        if !resumed || !self.stranded.values().any(|held| *held == target) {
+            return false;
+        }
+        let (destination, target) = target;
+        // No room for it: the next offer asks again.
+        let _ = self.peers.resume.try_send(Resume {
+            destination,
+            target,
+        });
+        true
     }
 
     pub(super) fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {

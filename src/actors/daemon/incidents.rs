@@ -120,6 +120,7 @@ impl DaemonActor {
 
     /// A stranded pair left the quarantine.
     pub(super) fn released(&mut self, released: Released) {
+        self.stranded.remove(&released.incident);
         let of = |r: &Recorded| r.incident.id == released.incident;
         if let Some(index) = self.incidents.iter().position(of) {
             self.incidents[index].incident.quarantine = Some(released.report);

@@ -46,7 +46,7 @@ use self::route::RouteState;
 use self::slots::Slot;
 use super::collector::{Change, Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use super::journal::Journaled;
-use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
+use super::messages::{Drain, Outcome, Pong, Ready, Released, Resume, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
@@ -74,6 +74,8 @@ pub struct Peers {
     pub strand: Recipient<Strand>,
     /// The quarantine: a destination without a seat.
     pub seats: Recipient<Seats>,
+    /// The quarantine: a file that is about to be resumed.
+    pub resume: Recipient<Resume>,
     /// The collector: credit.
     pub want: Recipient<Want>,
     /// The collector: the end of a delivered source.
@@ -114,6 +116,8 @@ pub struct DaemonActor {
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
+    /// Incidents whose pair is held, and its destination and final name.
+    stranded: HashMap<u64, (String, String)>,
     /// Final names that attempts have chosen themselves.
     claims: Claims,
     vouchers: Vouchers,
@@ -197,6 +201,7 @@ impl DaemonActor {
             job: 0,
             turn: 0,
             targets: HashMap::new(),
+            stranded: HashMap::new(),
             claims: Claims::default(),
             vouchers,
             record: Record::new(parts.journal),
@@ -423,6 +428,7 @@ impl Handler<Released> for DaemonActor {
 
     fn handle(&mut self, released: Released, _: &mut Self::Context) {
         self.released(released);
+        self.dispatch(clock::mono());
     }
 }
 

@@ -63,17 +63,20 @@ impl DaemonActor {
             Some(Running {
                 kind: RunningKind::Upload { path, .. },
                 ..
-            }) => Some(Arc::clone(path)),
+            }) => Some(self.routes[slot.route].target(path)),
             _ => None,
         };
         if held {
+            if let Some(target) = &target {
+                self.stranded.insert(id, target.clone());
+            }
             let at = self.routes[slot.route].destination;
             self.destinations[at].ghosts.insert(id);
             self.unsent.push_back(Unsent::Strand(Strand {
                 incident: id,
                 route: route.as_str().into(),
                 destination: self.routes[slot.route].config.server.key(),
-                target,
+                target: target.map(|(_, name)| name.into()),
                 pair,
             }));
         }

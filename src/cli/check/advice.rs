@@ -33,6 +33,16 @@ pub fn advice(trouble: &Trouble, route: &Route) -> String {
              uploads; routes.NAME.verify = \"none\" gives this check up"
                 .replace("NAME", name)
         }
+        Trouble::NoHash(_) => {
+            "set routes.NAME.verify = \"size\", or ask its keeper to switch HASH, XSHA256, XSHA1, \
+             XMD5 or XCRC on"
+                .replace("NAME", name)
+        }
+        Trouble::HashDiffers { .. } => {
+            "the server keeps other bytes than were sent: ask whether it converts or scans \
+             uploads, and look at its disk"
+                .into()
+        }
         Trouble::Ended => "the check gave up; run it again with the network quiet".into(),
         Trouble::Conflict(_) => "its name was free a moment ago: try again".into(),
         Trouble::Source(_)

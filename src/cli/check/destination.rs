@@ -42,7 +42,13 @@ pub fn of(config: &Config) -> Vec<Destination> {
     for (name, route) in &config.routes {
         let server = &route.server;
         let place = (
-            format!("{} {}", server.key(), server.password.reveal()),
+            // What is asked of it hangs on this, too.
+            format!(
+                "{} {:?} {}",
+                server.key(),
+                route.verify,
+                server.password.reveal()
+            ),
             server.folder.clone(),
         );
         match places.get(&place).and_then(|index| found.get_mut(*index)) {

@@ -13,6 +13,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::advice::{advice, seen};
 use super::destination::{Finding, Line};
 use crate::clock;
+use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::ftp::{self, Features, Session, Setup, Trouble};
@@ -97,6 +98,13 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
     match &features {
         Some(features) => tell.fine("features", shown(features)),
         None => tell.note("features", "the server does not tell (no FEAT)".into()),
+    }
+    if tell.setup.route.verify == Verify::Hash {
+        match session.hashing().map_err(named("hash"))? {
+            Ok(by) => tell.fine("hash", by.shown()),
+            // The rest can still be tried, and the canary would only say the same.
+            Err(features) => tell.failed("hash", &Trouble::NoHash(features)),
+        }
     }
     let folder = &tell.setup.route.server.folder;
     let missing = match session.enter_existing_folder() {
@@ -264,7 +272,7 @@ fn fly(
         traces.file = attempt.stage() != Stage::Opened;
         placed.map_err(named("upload"))?
     } else {
-        let sent = ftp::send(session, &mut file, stamp, &attempt);
+        let sent = ftp::send(session, &mut file, stamp, &attempt, 0);
         traces.file = attempt.stage() != Stage::Opened;
         sent.map_err(named("upload"))?;
         tell.fine("upload", format!("{} bytes sent and verified", stamp.size));

@@ -1,0 +1,63 @@
+//! Compares what the server has with what was sent, before anything is published: its size, and its
+//! hash where the route wants that or the file was put together from parts.
+
+use std::fs::File;
+
+use slog::warn;
+
+use super::{Session, Trouble, hash};
+use crate::config::Verify;
+use crate::core::journey::Stage;
+use crate::pulse::Attempt;
+use crate::spool::Stamp;
+
+/// Compares the version that was sent with what stands under the name of the attempt's STOR.
+pub(super) fn verify(
+    session: &mut Session,
+    file: &File,
+    stamp: Stamp,
+    attempt: &Attempt,
+    resumed: bool,
+) -> Result<(), Trouble> {
+    let (name, _) = attempt.storing();
+    let verified = size(session, &name, stamp.size, resumed)
+        .and_then(|()| hash::verify(session, file, stamp, attempt, resumed));
+    match verified {
+        Err(Trouble::SizeDiffers { .. } | Trouble::HashDiffers { .. }) if attempt.is_torn() => {
+            // Nothing is in doubt: it has to be sent again.
+            attempt.enter(Stage::Storing);
+            verified
+        }
+        // Whoever it is for was faster than our question: its 226 has been read.
+        Err(Trouble::Refused { code: 550, .. }) if attempt.is_torn() => Ok(()),
+        verified => verified,
+    }
+}
+
+/// Asks for the size of what the server has (RFC 3659 section 4): a 226 proves nothing. What was
+/// put together from parts is always asked about.
+fn size(session: &mut Session, temp: &str, sent: u64, resumed: bool) -> Result<(), Trouble> {
+    let asked = session.setup.route.verify != Verify::None || resumed;
+    if !asked || !session.has_size {
+        return Ok(());
+    }
+    let name = session.wire(temp)?;
+    match session.step("SIZE", |client| client.size(name)) {
+        Ok(found) if found as u64 == sent => Ok(()),
+        Ok(found) => Err(Trouble::SizeDiffers {
+            sent,
+            found: found as u64,
+        }),
+        Err(Trouble::Refused {
+            code: 500 | 502 | 504,
+            text,
+            ..
+        }) => {
+            session.has_size = false;
+            warn!(session.setup.log, "the server has no SIZE"; "error" => text,
+                "next" => "the 226 and the number of bytes sent are all there is to believe");
+            Ok(())
+        }
+        Err(trouble) => Err(trouble),
+    }
+}
