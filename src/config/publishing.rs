@@ -6,7 +6,7 @@ use super::settings::{DEFAULT, Settings};
 use crate::core::naming::{LITERAL_MAX, Pattern};
 
 /// How a file gets its final name.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Publishing {
     /// Straight under its final name, without a rename.
     pub direct: bool,

@@ -1,4 +1,4 @@
-//! Every setting is either taken on or told to need a restart, and what differs is found.
+//! What the comparison of two configurations tells, for each kind of setting.
 
 use super::super::{Sources, keys, load};
 use super::*;

@@ -1,4 +1,7 @@
-//! A collector with a daemon's side that writes down what it is told.
+//! What the collector's tests share: a collector of one route in a system of its own, and a daemon
+//! that writes down what it is told.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::path::Path;
