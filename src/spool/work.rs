@@ -1,11 +1,12 @@
 //! All blocking work on one route's spool, as a plain struct that one thread turns: scans, the
 //! looks at single files, offers within the daemon's credit, the end of delivered sources.
 //! Owns what is known of the spool; decides nothing about uploads. Bounded whatever the spool
-//! holds: 10,000 files in order, 20,000 unsettled, the rest is counted and found by a later scan.
+//! holds: 10,000 files in order, 20,000 unsettled, the rest is counted and read when its turn comes.
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
 mod offers;
+mod pass;
 mod scans;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
 
+use self::pass::{Count, Pass};
 use super::finish::Finished;
 use super::folder::Folder;
 use super::lock::FolderLock;
@@ -36,6 +38,9 @@ use crate::sys::file;
 /// Unsettled files known at most: two batches, so that a full batch can settle while producers
 /// go on.
 const UNSETTLED_MAX: usize = 2 * BATCH;
+
+/// Settled files in hand at most: a batch, and the one that tells that there are more.
+const IN_HAND_MAX: usize = BATCH + 1;
 
 /// Files at the daemon at most, whatever it asks for.
 pub const CREDIT_MAX: usize = 20_000;
@@ -113,8 +118,13 @@ pub struct Work {
     /// What stays of an earlier life's deliveries, until the spool is there.
     kept_before: Vec<(Arc<str>, Stamp)>,
     said: Said,
-    /// Files of the last scan that are in none of the above.
+    /// Files of the spool that are in none of the above, as far as they are counted.
     rest: Totals,
+    /// Those among them that the pass under way (or the last one) had in hand and no place for.
+    left: Totals,
+    pass: Option<Pass>,
+    count: Option<Count>,
+    count_at: Mono,
     credit: usize,
     /// Something was offered or given back since the last scan.
     moved_on: bool,
@@ -157,11 +167,15 @@ impl Work {
         Ok(Self {
             taking: Taking::new(&route)?,
             settle: Settle::new(route.settle, UNSETTLED_MAX),
-            waiting: Waiting::new(route.order, BATCH),
+            waiting: Waiting::new(route.order, IN_HAND_MAX),
             memory: Memory::default(),
             kept_before: Vec::new(),
             said: Said::default(),
             rest: Totals::default(),
+            left: Totals::default(),
+            pass: None,
+            count: None,
+            count_at: Mono::ZERO,
             credit: 0,
             moved_on: false,
             scans: 0,
@@ -198,9 +212,10 @@ impl Work {
             self.look_at_folder(now);
         }
         if self.folder.root().is_some() {
-            if now.mono >= self.next_scan {
+            if now.mono >= self.next_scan && self.pass.is_none() {
                 self.scan_due();
             }
+            self.read_on();
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());
         }
@@ -210,7 +225,7 @@ impl Work {
 
     fn next_due(&self) -> Mono {
         let mut due = match self.folder.root() {
-            Some(_) => self.next_scan,
+            Some(_) => self.next_read(),
             None => self.folder.retry_at,
         };
         if self.folder.root().is_some() {
@@ -327,14 +342,20 @@ impl Work {
         match self.settle.observe(rel, facts, sight, now) {
             Verdict::Settled => self.enqueue(rel, facts),
             Verdict::Waits => {}
-            Verdict::Full => self.rest.add(&facts.stamp),
+            Verdict::Full => self.leave(&facts.stamp),
         }
     }
 
     fn enqueue(&mut self, rel: &str, facts: Facts) {
         if let Some(evicted) = self.waiting.insert(rel, facts) {
-            self.rest.add(&evicted.stamp);
+            self.leave(&evicted.stamp);
         }
+    }
+
+    /// There is no place for this file: a later pass must bring it.
+    fn leave(&mut self, stamp: &Stamp) {
+        self.rest.add(stamp);
+        self.left.add(stamp);
     }
 
     /// The daemon gave it back: if it is (or something new is) there, it settles anew.
@@ -355,7 +376,7 @@ impl Work {
             .restart(rel, facts, own_rename, (self.clock.now)())
             == Verdict::Full
         {
-            self.rest.add(&facts.stamp);
+            self.leave(&facts.stamp);
         }
     }
 

@@ -72,7 +72,7 @@ impl Work {
         };
         match verdict {
             Verdict::Waits => {}
-            Verdict::Full => self.rest.add(&facts.stamp),
+            Verdict::Full => self.leave(&facts.stamp),
             // Changed, but long ago (its times were set back): it has a new place in the order.
             Verdict::Settled => self.look_at(path, Sight::Seen, false),
         }
