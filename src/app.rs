@@ -175,6 +175,7 @@ impl Service {
                     store,
                     path,
                     unfinished,
+                    no_resend,
                     ..
                 },
         } = origin;
@@ -197,6 +198,7 @@ impl Service {
                 sabotage,
                 journal,
                 unfinished,
+                no_resend,
             }
         };
         let history = config.history;
@@ -237,6 +239,7 @@ impl Service {
         View {
             daemon: self.daemon.clone(),
             quarantine: self.quarantine.clone(),
+            collector: self.collector.clone(),
             turned: Arc::clone(&self.turned),
             problems: self.problems.clone(),
         }
@@ -333,6 +336,7 @@ fn make(
         found: daemon.clone().recipient(),
         state: daemon.clone().recipient(),
         finished: daemon.clone().recipient(),
+        revived: daemon.clone().recipient(),
     };
     let mut collector = CollectorActor::new(&told, routes, log, Clock::system())
         .map_err(|e| format!("cannot watch the spools: {e}"))?;

@@ -26,6 +26,16 @@ pub fn unix() -> f64 {
     system + step()
 }
 
+/// A Unix time for people, to the second: `2026-01-02T03:04:05Z`; empty where it is no time.
+pub fn utc(unix: f64) -> String {
+    // The formatter panics in the year 10000.
+    if !(0.0..253_402_300_800.0).contains(&unix) {
+        return String::new();
+    }
+    let at = UNIX_EPOCH + Duration::from_secs_f64(unix);
+    humantime::format_rfc3339_seconds(at).to_string()
+}
+
 /// How far the wall clock of this process was set off for a test.
 #[cfg(feature = "lab")]
 static STEP_MS: AtomicI64 = AtomicI64::new(0);

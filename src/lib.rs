@@ -3,6 +3,7 @@
 //! above its own, and those of one group do not use each other (held by `tests/tidy.rs`).
 
 pub mod clock;
+pub mod failpoint;
 pub mod core;
 pub mod report;
 

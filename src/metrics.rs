@@ -52,6 +52,7 @@ struct Set {
     timeouts: IntCounterVec,
     spool_files: IntGaugeVec,
     spool_bytes: IntGaugeVec,
+    dead_letters: IntGaugeVec,
     oldest_pending: GaugeVec,
     last_success: GaugeVec,
     log_dropped: IntCounter,
@@ -99,6 +100,7 @@ impl Metrics {
         self.upload_duration(route);
         self.spool_files(route);
         self.spool_bytes(route);
+        self.dead_letters(route);
     }
 
     /// `ftpulse_files_total`.
@@ -187,6 +189,11 @@ impl Metrics {
     /// `ftpulse_spool_bytes`.
     pub fn spool_bytes(&self, route: &str) -> IntGauge {
         self.set.spool_bytes.with_label_values(&[route])
+    }
+
+    /// `ftpulse_dead_letters`.
+    pub fn dead_letters(&self, route: &str) -> IntGauge {
+        self.set.dead_letters.with_label_values(&[route])
     }
 
     /// `ftpulse_oldest_pending_timestamp_seconds`, Unix seconds; `None` (nothing waits) takes the
@@ -313,6 +320,11 @@ impl Set {
                 &["route", "phase"],
             ),
             spool_files: gauges(r, "ftpulse_spool_files", "Files that wait to be sent."),
+            dead_letters: gauges(
+                r,
+                "ftpulse_dead_letters",
+                "Files that were given up and wait among the dead letters for a person.",
+            ),
             spool_bytes: gauges(r, "ftpulse_spool_bytes", "Bytes of the files that wait."),
             oldest_pending: timestamps(
                 r,

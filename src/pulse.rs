@@ -49,6 +49,8 @@ pub struct WorkerHandle {
     bytes: AtomicU64,
     ping: AtomicU64,
     ack: AtomicU64,
+    /// Whether the worker has a session, idle or not.
+    session: AtomicBool,
 }
 
 impl WorkerHandle {
@@ -64,6 +66,7 @@ impl WorkerHandle {
             bytes: AtomicU64::new(0),
             ping: AtomicU64::new(0),
             ack: AtomicU64::new(0),
+            session: AtomicBool::new(false),
         })
     }
 
@@ -105,6 +108,11 @@ impl WorkerHandle {
             .store(number << 8 | u64::from(phase as u8), SeqCst);
         self.deadline.store(deadline, SeqCst);
         self.ack();
+    }
+
+    /// A session came to be, or is gone.
+    pub fn note_session(&self, stands: bool) {
+        self.session.store(stands, SeqCst);
     }
 
     /// A job begins: its bytes count from zero.
@@ -199,6 +207,11 @@ impl WorkerHandle {
     /// Bytes of the current transfer handed to the kernel.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(SeqCst)
+    }
+
+    /// Whether the worker takes one of its destination's seats.
+    pub fn has_session(&self) -> bool {
+        self.session.load(SeqCst)
     }
 
     /// Takes the sample of a Ping, then stores its number: the sample judges the beat before.

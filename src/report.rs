@@ -34,6 +34,9 @@ pub struct RouteStatus {
     pub waiting: usize,
     /// Files waiting in their back-off.
     pub backing_off: usize,
+    /// Files in the spool that are not settled yet, or are open for writing.
+    #[serde(default)]
+    pub settling: u64,
     /// Files delivered since the start.
     pub delivered: u64,
     /// Why nothing is dispatched, if so.
@@ -63,6 +66,9 @@ pub struct SlotStatus {
     pub file: Option<String>,
     /// Bytes of it handed to the kernel.
     pub bytes_sent: u64,
+    /// Its size, once its source is open.
+    #[serde(default)]
+    pub file_bytes: Option<u64>,
     /// Missed beats in a row.
     pub failures: u32,
     /// How long ago the Ping of its last good beat was sent, seconds.
@@ -179,4 +185,37 @@ pub struct QuarantineReport {
     pub reason: Option<String>,
     /// What the peer did with the held connections meanwhile.
     pub peer: Option<String>,
+}
+
+/// What `POST /api/retry` takes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetryRequest {
+    /// The route's name.
+    pub route: String,
+    /// Dead letters, as paths below the route's folder of them; none: all.
+    #[serde(default)]
+    pub files: Vec<String>,
+}
+
+/// What it answers.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Retry {
+    /// The route's name.
+    pub route: String,
+    /// What became of each file.
+    pub files: Vec<RetriedFile>,
+    /// Files that were meant but are too many for one request.
+    pub left: u64,
+}
+
+/// One dead letter that was to be sent again.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct RetriedFile {
+    /// Its path among the dead letters, escaped.
+    pub file: String,
+    /// Whether it is in the spool again.
+    pub sent: bool,
+    /// What became of it, in words.
+    pub says: String,
 }

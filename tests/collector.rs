@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use ftpulse::actors::collector::{
-    CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, RouteSpool, Shutdown,
+    CollectorActor, Daemon, Finish, FinishedSource, Forget, Found, Revived, RouteSpool, Shutdown,
     SpoolState, Want,
 };
 use ftpulse::clock;
@@ -62,6 +62,11 @@ told!(Found, Found);
 told!(SpoolState, State);
 told!(FinishedSource, Finished);
 
+impl Handler<Revived> for Probe {
+    type Result = ();
+    fn handle(&mut self, _: Revived, _: &mut Self::Context) {}
+}
+
 struct Rig {
     collector: Addr<CollectorActor>,
     system: System,
@@ -94,7 +99,8 @@ impl Rig {
                 let daemon = Daemon {
                     found: probe.clone().recipient(),
                     state: probe.clone().recipient(),
-                    finished: probe.recipient(),
+                    finished: probe.clone().recipient(),
+                    revived: probe.recipient(),
                 };
                 let clock = Clock::system();
                 let collector = CollectorActor::new(&daemon, vec![spool], &log, clock).unwrap();
@@ -131,6 +137,7 @@ impl Rig {
                 route: "main".into(),
                 path,
                 sent,
+                story: None,
                 token,
             })
             .unwrap();
@@ -749,6 +756,7 @@ fn a_spool_larger_than_a_batch_is_worked_off_to_the_last_file() {
                 route: "main".into(),
                 path,
                 sent,
+                story: None,
                 token,
             };
             while rig.collector.try_send(finish.clone()).is_err() {
@@ -795,6 +803,7 @@ fn idle_with_10_000_kept_files_costs_next_to_nothing() {
             route: "main".into(),
             path,
             sent,
+            story: None,
             token: token as u64,
         };
         while rig.collector.try_send(finish.clone()).is_err() {

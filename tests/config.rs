@@ -90,7 +90,7 @@ const BAD: &[Bad] = &[
     File("[quarantin]\ncapacity = 20", &["quarantin", "bad.toml:5", "did you mean [quarantine]?"]),
     File("[heartbeat]\nhold = \"2m\"", &["heartbeat.hold", "bad.toml:6", "did you mean quarantine.hold?"]),
     // Durations and sizes.
-    File("[heartbeat]\ninterval = 2", &["heartbeat.interval", "bad.toml:6", "the number 2", "100ms to 60s", "write its unit, such as \"2s\" or \"2ms\""]),
+    File("[heartbeat]\ninterval = 2", &["heartbeat.interval", "bad.toml:6", "the number 2", "100ms to 60s", "write its unit, such as \"2s\""]),
     Env(&[("FTPULSE__TIMERS__REPLY", "60")], &["timers.reply", "FTPULSE__TIMERS__REPLY", "\"60\"", "such as \"60s\""]),
     Env(&[("FTPULSE__HEARTBEAT__INTERVAL", "50ms")], &["\"50ms\"", "100ms to 60s; default 2s", "within these bounds"]),
     Env(&[("FTPULSE__HEARTBEAT__INTERVAL", "61s")], &["\"61s\"", "100ms to 60s"]),
@@ -178,12 +178,18 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "100ms")], &["heartbeat.lease_floor", "at most heartbeat.interval"]),
     File("mode = \"active\"", &["routes.main.mode", "not available in this version", "passive"]),
     File("tls_verify = false", &["routes.main.tls_verify", "not available in this version; remove it or set it to true"]),
-    File("ready_suffix = \".ok\"", &["routes.main.ready_suffix", "not available in this version; remove it"]),
+    File("ready_suffix = \"\"", &["routes.main.ready_suffix", "an empty text", "1 to 100 bytes, such as .ready", "remove the key"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__READY_SUFFIX", "")], &["routes.main.ready_suffix, from FTPULSE__ROUTES__MAIN__READY_SUFFIX", "every file would be its own marker"]),
+    File("ready_suffix = \"/done\"", &["routes.main.ready_suffix", "beside its file, in the same folder", "write another suffix"]),
+    File("ready_suffix = \".tmp\"", &["routes.main.ready_suffix", "work in progress and never looked at"]),
+    File("ready_suffix = \".ok.part\"", &["routes.main.ready_suffix", "work in progress and never looked at"]),
+    File("ready_suffix = \".o\\nk\"", &["routes.main.ready_suffix", "a control character"]),
+    File("ready_suffix = 1", &["routes.main.ready_suffix", "the number 1", "write it in quotes"]),
     File("client_key = \"hunter2-Zq9\"", &["routes.main.client_key", "not shown", "not available in this version; remove it"]),
     File("verify = \"hash\"", &["routes.main.verify", "not available in this version; remove it or set it to size"]),
     File("direction = \"get\"", &["not available in this version; remove it or set it to put"]),
     Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval", "remove it or set it to 500ms"]),
-    Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1d")], &["retry.give_up_after", "remove it or set it to 5d"]),
+    Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1ms")], &["retry.give_up_after", "1s to 365d"]),
 ];
 
 impl Bad {
@@ -573,6 +579,80 @@ proptest::proptest! {
             assert!(faults.iter().all(|fault| !fault.way_out.is_empty()));
         }
     }
+}
+
+/// What a fault proposes would be taken: no example lies outside the bounds itself.
+#[test]
+fn every_example_of_a_refused_duration_or_size_is_within_the_bounds() {
+    use keys::Kind::{Duration, DurationOrNone, Size, SizeOrNone};
+    let mut tried = 0;
+    let bounded = |key: &&keys::Key| {
+        let of_size = matches!(
+            key.kind,
+            Duration(..) | DurationOrNone(..) | Size(..) | SizeOrNone(..)
+        );
+        of_size && !key.later
+    };
+    for key in keys::KEYS.iter().filter(bounded) {
+        let name = key.name.replace("NAME", "main");
+        let refusals = |value: &str| {
+            let variable = keys::variable(&name);
+            let mut env = MINIMAL.to_vec();
+            env.push((&variable, value));
+            let faults = config::load(sources(None, &env)).err();
+            let told: Vec<String> = faults
+                .iter()
+                .flat_map(|faults| faults.iter())
+                .filter(|fault| fault.key == name && fault.way_out.starts_with("write "))
+                .map(|fault| fault.way_out.clone())
+                .collect();
+            told
+        };
+        for wrong in [
+            "1", "7", "500", "86400", "0", "1ns", "9999d", "1B", "9999EiB", "soon",
+        ] {
+            for way_out in refusals(wrong) {
+                let (_, examples) = way_out.split_once("such as ").expect(&way_out);
+                for example in examples.split(", ").flat_map(|part| part.split(" or ")) {
+                    let again = refusals(example.trim_matches('"'));
+                    assert!(again.is_empty(), "{name}={wrong}: {way_out}: {again:?}");
+                    tried += 1;
+                }
+            }
+        }
+    }
+    println!("{tried} examples are within their bounds");
+    assert!(tried > 200, "{tried}");
+}
+
+#[test]
+fn a_setting_that_does_nothing_beside_the_others_is_told() {
+    let warned = |more: &[(&str, &str)]| {
+        let env = [&MINIMAL[..], more].concat();
+        load(None, &env).warnings.join("\n")
+    };
+    let lease = ("FTPULSE__HEARTBEAT__LEASE", "20s");
+    let floor = ("FTPULSE__HEARTBEAT__LEASE_FLOOR", "1s");
+    let told = warned(&[lease, floor]);
+    for name in [
+        "heartbeat.lease (from FTPULSE__HEARTBEAT__LEASE)",
+        "heartbeat.lease_floor (from ",
+    ] {
+        let line = told
+            .lines()
+            .find(|line| line.starts_with(name))
+            .expect(&told);
+        assert!(
+            line.ends_with("has no effect: heartbeat.policy is not \"lease\""),
+            "{line}"
+        );
+    }
+    let policy = ("FTPULSE__HEARTBEAT__POLICY", "lease");
+    assert!(!warned(&[lease, floor, policy]).contains("no effect"));
+    let settle = ("FTPULSE__ROUTES__MAIN__SETTLE", "1s");
+    let suffix = ("FTPULSE__ROUTES__MAIN__READY_SUFFIX", ".ready");
+    assert!(warned(&[settle, suffix]).contains("routes.main.settle (from "));
+    assert!(!warned(&[settle]).contains("no effect") && !warned(&[suffix]).contains("no effect"));
 }
 
 /// `config/ftpulse.toml` as the table has it.

@@ -58,6 +58,7 @@ fn every_series_of_every_closed_set_exists_at_zero_from_the_start() {
             "ftpulse_upload_duration_seconds_count",
             "ftpulse_spool_files",
             "ftpulse_spool_bytes",
+            "ftpulse_dead_letters",
         ] {
             expected.push(format!("{name}{{route=\"{route}\"}}"));
         }

@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ftpulse::config::{After, Order, Route};
-use ftpulse::spool::finish::{Finished, Leftover, finish, is_private, put_back_leftover};
+use ftpulse::spool::finish::{
+    self, FinishError, Finished, Known, Leftover, is_private, put_back_leftover,
+};
 use ftpulse::spool::lock::{FolderLock, LockError};
 use ftpulse::spool::scan::{Eyes, Finds, Scan};
 use ftpulse::spool::settle::{Settle, Sight, Verdict};
@@ -81,6 +83,10 @@ fn a_file_without_read_permission_is_told_as_denied() {
 }
 
 // --- the end of a source ---
+
+fn finish(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, FinishError> {
+    finish::finish(route, rel, sent, Known::default())
+}
 
 fn put(route: &Route, rel: &str, content: &str) -> Stamp {
     let path = route.spool.join(rel);

@@ -14,9 +14,11 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use slog::{Logger, error};
+use tokio::sync::oneshot;
 
 use crate::config::Route;
 use crate::pulse::{Point, Sabotage};
+use crate::report;
 use crate::spool::finish::Finished;
 use crate::spool::lock::FolderLock;
 use crate::spool::work::Command;
@@ -50,10 +52,14 @@ pub struct SpoolState {
     pub problem: Option<String>,
     /// Files waiting, those at the daemon included.
     pub files: u64,
+    /// Those of them that are not settled yet, or are open for writing.
+    pub settling: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// Collector to daemon: what became of a source.
@@ -70,6 +76,16 @@ pub struct FinishedSource {
     pub outcome: Result<Finished, String>,
 }
 
+/// Collector to daemon: dead letters that were sent again; what was known of them is over.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Revived {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Paths below the spool.
+    pub files: Vec<String>,
+}
+
 /// Daemon to collector: so many more files of a route may be offered.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "()")]
@@ -80,7 +96,7 @@ pub struct Want {
     pub n: usize,
 }
 
-/// Daemon to collector: this file was delivered in this version.
+/// Daemon to collector: this file was delivered in this version, or is given up.
 #[derive(Message, Debug, Clone)]
 #[rtype(result = "()")]
 pub struct Finish {
@@ -90,6 +106,8 @@ pub struct Finish {
     pub path: String,
     /// The version that was sent.
     pub sent: Stamp,
+    /// It was not delivered: it goes to the dead letters with this story.
+    pub story: Option<Arc<str>>,
     /// Comes back with the outcome.
     pub token: u64,
 }
@@ -103,6 +121,17 @@ pub struct Forget {
     pub route: Arc<str>,
     /// Path below the spool.
     pub path: String,
+}
+
+/// Dead letters of a route go back into its spool: those named, or all. None: there is no such
+/// route, or its thread has ended. An error says why they cannot be looked at.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "Option<Result<report::Retry, String>>")]
+pub struct Retry {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Paths below the folder of dead letters.
+    pub files: Vec<String>,
 }
 
 /// Ends the threads. Answers whether all of them ended within 2 s; one that hangs in a disk
@@ -120,6 +149,8 @@ pub struct Daemon {
     pub state: Recipient<SpoolState>,
     /// Takes [`FinishedSource`].
     pub finished: Recipient<FinishedSource>,
+    /// Takes [`Revived`].
+    pub revived: Recipient<Revived>,
 }
 
 /// A route to collect for.
@@ -287,9 +318,16 @@ impl Handler<Finish> for CollectorActor {
             route,
             path,
             sent,
+            story,
             token,
         } = message;
-        self.pass(&route, Command::Finish { path, sent, token }, ctx);
+        let command = Command::Finish {
+            path,
+            sent,
+            story,
+            token,
+        };
+        self.pass(&route, command, ctx);
     }
 }
 
@@ -297,6 +335,19 @@ impl Handler<Forget> for CollectorActor {
     type Result = ();
     fn handle(&mut self, message: Forget, ctx: &mut Self::Context) {
         self.pass(&message.route, Command::Forget { path: message.path }, ctx);
+    }
+}
+
+impl Handler<Retry> for CollectorActor {
+    type Result = ResponseFuture<Option<Result<report::Retry, String>>>;
+    fn handle(&mut self, message: Retry, ctx: &mut Self::Context) -> Self::Result {
+        let Retry { route, files } = message;
+        if !self.lanes.contains_key(&route) {
+            return Box::pin(std::future::ready(None));
+        }
+        let (answer, answered) = oneshot::channel();
+        self.pass(&route, Command::Retry { files, answer }, ctx);
+        Box::pin(async move { answered.await.ok() })
     }
 }
 

@@ -11,6 +11,7 @@ use actix::{Actor, Addr, Handler, Message, Recipient, SyncArbiter, SyncContext};
 use slog::{Logger, error, info, warn};
 
 use crate::clock::{self, Mono};
+use crate::failpoint;
 use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store};
 
 /// How often deliveries that are older than the history are dropped.
@@ -152,7 +153,9 @@ impl Handler<Flush> for JournalActor {
             if batch.is_empty() {
                 break;
             }
+            failpoint::at("commit-due");
             let error = self.write(&batch).err();
+            failpoint::at("committed");
             self.say(error.as_deref());
             let mut tokens = Vec::new();
             for Entry { done, .. } in batch {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use slog::{Logger, error};
+use slog::{Logger, error, info, warn};
 
-use crate::config::Config;
+use crate::config::{After, Config, Route};
 use crate::spool::Stamp;
 use crate::spool::journal::{Opened, Store, Unfinished};
 
@@ -21,6 +21,9 @@ pub struct KeptJournal {
     pub unfinished: Vec<Unfinished>,
     /// Delivered files that stay in their spool, by route.
     pub kept: BTreeMap<String, Vec<(Arc<str>, Stamp)>>,
+    /// Why routes that keep their files must not send: the journal that knew which of them were
+    /// delivered is lost.
+    pub no_resend: Option<String>,
 }
 
 impl KeptJournal {
@@ -30,13 +33,17 @@ impl KeptJournal {
     /// A sentence with the way out.
     pub fn open(config: &Config, log: &Logger) -> Result<Self, String> {
         let path = config.state_dir.join("journal.db");
-        let Opened { store, set_aside } = Store::open(&path).map_err(|e| e.to_string())?;
+        let Opened {
+            mut store,
+            set_aside,
+        } = Store::open(&path).map_err(|e| e.to_string())?;
         if let Some((place, why)) = set_aside {
             error!(log, "the journal cannot be read"; "path" => path.display().to_string(),
                 "error" => why, "set_aside" => place.display().to_string(),
                 "next" => "a new one begins; what the spools hold is sent, some of it perhaps again");
         }
         let unread = |e| format!("the journal {} cannot be read: {e}", path.display());
+        let no_resend = no_resend(&mut store, config, log).map_err(unread)?;
         let unfinished = store.unfinished().map_err(unread)?;
         let mut kept: HashMap<Arc<str>, Vec<_>> = HashMap::new();
         for (of, stamp) in store.kept().map_err(unread)? {
@@ -47,6 +54,39 @@ impl KeptJournal {
             kept: kept.into_iter().map(|(r, k)| (r.to_string(), k)).collect(),
             store,
             path,
+            no_resend,
         })
     }
+}
+
+/// A spool whose files stay looks the same before and after their delivery: without the journal
+/// all of them would be sent again, perhaps years of them. A person has to want that.
+fn no_resend(
+    store: &mut Store,
+    config: &Config,
+    log: &Logger,
+) -> Result<Option<String>, rusqlite::Error> {
+    let Some(place) = store.lost()? else {
+        return Ok(None);
+    };
+    let keeps = |r: &&Arc<Route>| matches!(r.after, After::Keep);
+    let routes: Vec<_> = config.routes.values().filter(keeps).collect();
+    let names: Vec<_> = routes.iter().map(|r| r.name.as_str()).collect();
+    let names = names.join(", ");
+    if routes.is_empty() || config.accept_resend {
+        store.give_up_lost()?;
+        if !routes.is_empty() {
+            info!(log, "kept files are sent again, as was asked for"; "routes" => names,
+                "set_aside" => place, "next" => "the new journal remembers them from now on");
+        }
+        return Ok(None);
+    }
+    warn!(log, "routes that keep their files wait: which were delivered is not known any more";
+        "routes" => names, "set_aside" => &place,
+        "next" => "nothing of them is sent before a start with --accept-resend");
+    Ok(Some(format!(
+        "it keeps its files, and the journal that knew which of them were delivered was set aside \
+         ({place}); to send all of them again, start once with `ftpulse run --accept-resend`; to \
+         avoid that, stop the service, put a sound journal back, and start it"
+    )))
 }

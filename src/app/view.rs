@@ -7,12 +7,13 @@ use std::time::Duration;
 use actix::Addr;
 use tokio::sync::watch;
 
+use crate::actors::collector::{self, CollectorActor};
 use crate::actors::daemon::DaemonActor;
 use crate::actors::messages::{GetIncidents, GetStatus, Snapshot};
 use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
-use crate::http::{Answer, Health, Source, Unavailable};
-use crate::report::{Incident, Status};
+use crate::http::{Answer, Health, Retried, Source, Unavailable};
+use crate::report::{Incident, RetryRequest, Status};
 
 /// A daemon that has not turned for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -23,6 +24,8 @@ pub struct View {
     pub daemon: Addr<DaemonActor>,
     /// The quarantine: what it holds.
     pub quarantine: Addr<SocketQuarantineActor>,
+    /// The collector: dead letters that are sent again.
+    pub collector: Addr<CollectorActor>,
     /// When the daemon's loop turned last.
     pub turned: Arc<AtomicU64>,
     /// Why the service is not ready.
@@ -55,6 +58,25 @@ impl Source for View {
                 .await?
                 .into_iter()
                 .find(|incident| incident.id == id))
+        })
+    }
+
+    fn retry(&self, request: RetryRequest) -> Answer<'_, Retried> {
+        Box::pin(async move {
+            let status = self.status().await?;
+            let routes: Vec<String> = status.routes.into_iter().map(|r| r.name).collect();
+            if !routes.contains(&request.route) {
+                return Ok(Retried::NoRoute { routes });
+            }
+            let retry = collector::Retry {
+                route: request.route.as_str().into(),
+                files: request.files,
+            };
+            let done = self.collector.send(retry).await;
+            let done = done.map_err(|e| Unavailable(e.to_string()))?;
+            let gone = || Unavailable("the spool's thread has ended".into());
+            let done = done.ok_or_else(gone)?.map_err(Unavailable)?;
+            Ok(Retried::Done(done))
         })
     }
 

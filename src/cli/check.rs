@@ -5,6 +5,7 @@
 mod advice;
 mod destination;
 mod examine;
+mod local;
 mod watch;
 
 use super::{ConfigFile, EXIT_FAILED, Global};
@@ -85,7 +86,7 @@ fn report(loaded: &Loaded, quiet: bool) -> io::Result<()> {
     writeln!(out, "\nthe configuration is sound")?;
     out.flush()?;
     let mut err = io::stderr().lock();
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().chain(&local::look(&loaded.config)) {
         writeln!(err, "warning: {warning}")?;
     }
     Ok(())

@@ -13,20 +13,24 @@ use std::time::Duration;
 use clap::Args;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use ureq::http::HeaderValue;
-use ureq::http::header::AUTHORIZATION;
+use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::{Agent, Body};
 
 use super::{EXIT_USAGE, complain};
 use crate::config::{self, Secret, keys};
 use crate::log;
-use crate::report::{Incident, Status};
+use crate::report::{Incident, Retry, RetryRequest, Status};
 
 pub use failure::{Failure, Kind};
+
+type Answer = ureq::http::Response<Body>;
 
 /// A loopback or local network connects in milliseconds.
 const CONNECT: Duration = Duration::from_secs(2);
 /// A question as a whole; the service itself gives up after 2 s.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The service's own bound for sending dead letters again is 35 s.
+const CHANGED: Duration = Duration::from_secs(40);
 /// The service keeps 1000 incidents; with long file names each is some 10 KB.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A refusal is two sentences.
@@ -180,6 +184,24 @@ impl Client {
         self.read(&format!("/api/incidents/{id}"))
     }
 
+    /// Has dead letters sent again; answers what became of each, and the document itself.
+    ///
+    /// # Errors
+    /// No answer of use; `NotFound`: there is no such route.
+    pub fn retry(&self, request: &RetryRequest) -> Result<(Retry, String), Failure> {
+        const PATH: &str = "/api/retry";
+        let failed = |e: ureq::Error| Failure::of(&e, self.place(), CHANGED, BYTES_MAX);
+        let sent = serde_json::to_string(request).map_err(|e| self.unreadable(&e, PATH))?;
+        let mut request = agent(CHANGED).post(format!("{}{PATH}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let body = self.body(request.send(sent).map_err(failed)?, PATH, CHANGED)?;
+        let done = serde_json::from_str(&body).map_err(|e| self.unreadable(&e, PATH))?;
+        Ok((done, one_line(&body)))
+    }
+
     /// A JSON document as the service sends it, as one line with its end. What could act on the
     /// reader's terminal is escaped, which changes no value.
     ///
@@ -202,7 +224,13 @@ impl Client {
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let (head, mut body) = request.call().map_err(failed)?.into_parts();
+        self.body(request.call().map_err(failed)?, path, self.bound)
+    }
+
+    /// The body of an answer, or why it is none.
+    fn body(&self, answer: Answer, path: &str, bound: Duration) -> Result<String, Failure> {
+        let failed = |e: ureq::Error| Failure::of(&e, self.place(), bound, BYTES_MAX);
+        let (head, mut body) = answer.into_parts();
         if head.status.is_success() {
             return text(&mut body, BYTES_MAX).map_err(failed);
         }

@@ -9,6 +9,7 @@ mod demo;
 mod drill;
 mod incidents;
 mod look;
+mod retry;
 mod run;
 mod signals;
 #[cfg(feature = "lab")]
@@ -74,6 +75,7 @@ enum Command {
     #[cfg(feature = "lab")]
     Drill(drill::Arguments),
     Incidents(incidents::Arguments),
+    Retry(retry::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
 }
@@ -111,6 +113,7 @@ pub fn main() -> ExitCode {
         #[cfg(feature = "lab")]
         Command::Drill(arguments) => drill::main(global, arguments),
         Command::Incidents(arguments) => incidents::main(global, &arguments),
+        Command::Retry(arguments) => retry::main(global, &arguments),
         Command::Run(arguments) => run::main(global, arguments),
         Command::Status(arguments) => status::main(global, &arguments),
     }

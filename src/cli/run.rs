@@ -24,6 +24,10 @@ use crate::metrics::Metrics;
 pub struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
+
+    /// After the loss of the journal: send the files of routes with after = "keep" again.
+    #[arg(long)]
+    accept_resend: bool,
 }
 
 /// Runs the subcommand.
@@ -31,6 +35,7 @@ pub fn main(global: Global, arguments: Arguments) -> ExitCode {
     match arguments.file.load() {
         Ok(mut loaded) => {
             loaded.config.log.level = global.level(loaded.config.log.level);
+            loaded.config.accept_resend = arguments.accept_resend;
             serve(loaded.config, &loaded.warnings)
         }
         Err(code) => code,

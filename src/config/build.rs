@@ -36,6 +36,7 @@ pub(super) fn build(
     if need_a_route {
         builder.need_a_route();
     }
+    builder.without_effect();
     let token = builder.token();
     let mut routes = BTreeMap::new();
     let names: Vec<String> = builder.settings.routes.keys().cloned().collect();
@@ -87,11 +88,13 @@ impl Builder {
                 first: s.duration("retry.first"),
                 max: s.duration("retry.max"),
                 jitter: s.share("retry.jitter"),
+                give_up_after: s.duration("retry.give_up_after"),
             },
             routes,
             shutdown_grace: s.duration("shutdown.grace"),
             state_dir: s.path("state.dir")?,
             history: s.duration("state.history"),
+            accept_resend: false,
             http: Http {
                 listen: listen(s)?,
                 token,
@@ -101,6 +104,35 @@ impl Builder {
                 format: format(s.choice("log.format")),
             },
         })
+    }
+
+    /// What was set but does nothing, beside what else is set.
+    fn without_effect(&mut self) {
+        let s = &self.settings;
+        let set = |name: &str| s.has(name) && s.origin(name) != DEFAULT;
+        let mut idle = Vec::new();
+        if s.choice("heartbeat.policy") != "lease" {
+            for name in ["heartbeat.lease", "heartbeat.lease_floor"] {
+                if set(name) {
+                    idle.push((
+                        name.to_owned(),
+                        "heartbeat.policy is not \"lease\"".to_owned(),
+                    ));
+                }
+            }
+        }
+        for route in s.routes.keys() {
+            let [settle, suffix] =
+                ["settle", "ready_suffix"].map(|k| format!("routes.{route}.{k}"));
+            if set(&settle) && set(&suffix) {
+                idle.push((settle, format!("{suffix} says when a file is whole")));
+            }
+        }
+        for (name, why) in idle {
+            let origin = self.settings.origin(&name);
+            let text = format!("{name} (from {origin}) has no effect: {why}");
+            self.warnings.push(text);
+        }
     }
 
     fn need_a_route(&mut self) {
@@ -159,6 +191,7 @@ impl Builder {
             exclude: s.patterns(&name("exclude")),
             recursive: s.bool(&name("recursive")),
             settle: s.duration(&name("settle")),
+            ready_suffix: s.text(&name("ready_suffix")),
             order: match s.choice(&name("order")) {
                 "newest" => Order::Newest,
                 "name" => Order::Name,

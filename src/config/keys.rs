@@ -157,7 +157,7 @@ pub static KEYS: &[Key] = &[
     Key::new("retry.first", Duration("10ms", "1h"), "1s", "The first pause after a failed attempt; doubled at each further one."),
     Key::new("retry.max", Duration("10ms", "24h"), "5m", "The longest pause."),
     Key::new("retry.jitter", Share, "0.2", "Random share by which a pause is made longer or shorter."),
-    Key::new("retry.give_up_after", Duration("1m", "365d"), "5d", "After this a file becomes a dead letter; time while the destination is down does not count.").later(),
+    Key::new("retry.give_up_after", Duration("1s", "365d"), "5d", "A file that failed for so long becomes a dead letter; time while the destination is down does not count."),
 
     Key::new("watchdog.interval", Duration("100ms", "60s"), "500ms", "Time between two beats of a watched program.").later(),
     Key::new("watchdog.misses", Whole(1, 100), "5", "Missing beats tolerated in a row.").later(),
@@ -197,7 +197,7 @@ pub static KEYS: &[Key] = &[
     Key::new("routes.NAME.exclude", Patterns, "", "What is left out: shell patterns on the path below the spool."),
     Key::new("routes.NAME.recursive", Bool, "true", "Whether folders below the spool are watched."),
     Key::new("routes.NAME.settle", Duration("0s", "24h"), "5s", "How long a file must stay unchanged before it is taken."),
-    Key::absent("routes.NAME.ready_suffix", Text, ".ready", "A file is taken when its name with this suffix appears.").later(),
+    Key::absent("routes.NAME.ready_suffix", Text, ".ready", "A file is taken when its name with this suffix appears; it need not settle then."),
     Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"], &[]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
     Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Routes with a higher one go first.").later(),
     Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most.").later(),

@@ -30,6 +30,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How long the journal remembers delivered files.
     pub history: Duration,
+    /// Kept files whose record is lost are sent again. No key: `ftpulse run --accept-resend`.
+    pub accept_resend: bool,
     /// The HTTP side.
     pub http: Http,
     /// Logging.
@@ -119,6 +121,8 @@ pub struct Retry {
     pub max: Duration,
     /// Random share by which a pause is made longer or shorter, 0 to 1.
     pub jitter: f64,
+    /// How long a file may fail before it becomes a dead letter.
+    pub give_up_after: Duration,
 }
 
 /// One spool folder, one destination, its rules.
@@ -140,6 +144,8 @@ pub struct Route {
     pub recursive: bool,
     /// How long a file must stay unchanged before it is taken.
     pub settle: Duration,
+    /// A file is taken when its name with this suffix appears; it need not settle then.
+    pub ready_suffix: Option<String>,
     /// The order of dispatch.
     pub order: Order,
     /// How the sent file is verified before it is published.

@@ -14,6 +14,7 @@ pub(super) fn check(settings: &mut Settings) {
     let names: Vec<String> = settings.routes.keys().cloned().collect();
     for (index, name) in names.iter().enumerate() {
         folders(settings, name);
+        ready_suffix(settings, name);
         state(settings, name);
         for other in names.iter().skip(index + 1) {
             spools(settings, name, other);
@@ -160,6 +161,37 @@ fn folders(settings: &mut Settings, route: &str) {
         let wrong = Wrong::new(found, "a folder of its own", "name another folder");
         settings.fault(&name("dead_letter"), wrong);
     }
+}
+
+/// Longer ones would leave no room for the file's own name.
+const SUFFIX_MAX: usize = 100;
+
+/// What is appended to a file's name has to give another name of the same folder, and one that
+/// is looked at.
+fn ready_suffix(settings: &mut Settings, route: &str) {
+    let name = format!("routes.{route}.ready_suffix");
+    let Some(suffix) = settings.text(&name) else {
+        return;
+    };
+    let why = if suffix.is_empty() {
+        "an empty text: every file would be its own marker"
+    } else if suffix.contains('/') {
+        "with a /: the marker stands beside its file, in the same folder"
+    } else if suffix.chars().any(char::is_control) {
+        "with a control character: names that hold one are left alone"
+    } else if suffix.ends_with(".tmp") || suffix.ends_with(".part") {
+        "but names that end in .tmp or .part are work in progress and never looked at"
+    } else if suffix.len() > SUFFIX_MAX {
+        "which is too long"
+    } else {
+        return;
+    };
+    let allowed = format!("the end of a file name, 1 to {SUFFIX_MAX} bytes, such as .ready");
+    let way_out = "write another suffix, or remove the key: files are taken when they have settled";
+    settings.fault(
+        &name,
+        Wrong::new(format!("{suffix:?}, {why}"), allowed, way_out),
+    );
 }
 
 /// The service's own state must not be taken for files to send.

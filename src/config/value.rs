@@ -284,11 +284,21 @@ fn way_out(key: &Key, value: &ValueKind) -> String {
         _ => String::new(),
     };
     let hint = match key.kind {
-        Kind::Duration(..) | Kind::DurationOrNone(..) if !digits.is_empty() => {
-            return format!("write its unit, such as \"{digits}s\" or \"{digits}ms\"");
+        Kind::Duration(min, max) | Kind::DurationOrNone(min, max) => {
+            let fits = |text: &str| {
+                let found = duration(text);
+                duration(min) <= found && found <= duration(max) && found.is_some()
+            };
+            let units = ["s", "ms", "m", "h", "d"];
+            return example("duration", &digits, &units, &DURATIONS, min, fits);
         }
-        Kind::Size(..) | Kind::SizeOrNone(..) if !digits.is_empty() => {
-            return format!("write its unit, such as \"{digits}B\" or \"{digits}KiB\"");
+        Kind::Size(min, max) | Kind::SizeOrNone(min, max) => {
+            let fits = |text: &str| {
+                let found = size(text);
+                size(min) <= found && found <= size(max) && found.is_some()
+            };
+            let units = ["B", "KiB", "MiB", "GiB"];
+            return example("size", &digits, &units, &SIZES, min, fits);
         }
         Kind::Whole(..) => match value {
             ValueKind::I64(_) => "write a number within these bounds",
@@ -298,12 +308,6 @@ fn way_out(key: &Key, value: &ValueKind) -> String {
         },
         Kind::Share => "write a number such as 0.2, without quotes",
         Kind::Bool => "write true or false, without quotes",
-        Kind::Duration(..) | Kind::DurationOrNone(..) => {
-            "write a duration within these bounds, such as 500ms, 10s, 5m or 2h"
-        }
-        Kind::Size(..) | Kind::SizeOrNone(..) => {
-            "write a size within these bounds, such as 64KiB or 10MB"
-        }
         Kind::Path => "write the whole path from / on, without ..",
         Kind::SecretFile => {
             "write the whole path from / on; the secret itself goes into the key without _file"
@@ -316,4 +320,49 @@ fn way_out(key: &Key, value: &ValueKind) -> String {
         Kind::Choice(..) => "write one of these, in quotes",
     };
     hint.into()
+}
+
+/// Examples of durations and sizes: those within a setting's bounds are told.
+const DURATIONS: [&str; 6] = ["500ms", "10s", "5m", "2h", "30d", "365d"];
+const SIZES: [&str; 4] = ["64KiB", "10MB", "1GiB", "1TiB"];
+
+/// What to write instead: what was written with its unit where that alone was missing, or else a
+/// value that would be taken.
+fn example(
+    what: &str,
+    digits: &str,
+    units: &[&str],
+    examples: &[&str],
+    min: &str,
+    fits: impl Fn(&str) -> bool,
+) -> String {
+    let with_unit = units.iter().map(|unit| format!("{digits}{unit}"));
+    let with_unit: Vec<_> = with_unit
+        .filter(|text| !digits.is_empty() && fits(text))
+        .take(2)
+        .map(|text| format!("{text:?}"))
+        .collect();
+    if !with_unit.is_empty() {
+        return format!("write its unit, such as {}", with_unit.join(" or "));
+    }
+    let mut within: Vec<_> = examples
+        .iter()
+        .copied()
+        .filter(|text| fits(text))
+        .take(4)
+        .collect();
+    if within.is_empty() {
+        within.push(min);
+    }
+    let last = within.pop().unwrap_or(min);
+    let told = match within.is_empty() {
+        true => last.to_owned(),
+        false => format!("{} or {last}", within.join(", ")),
+    };
+    let unit = if digits.is_empty() {
+        ""
+    } else {
+        " and with its unit"
+    };
+    format!("write a {what} within these bounds{unit}, such as {told}")
 }

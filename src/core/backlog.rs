@@ -135,6 +135,12 @@ impl<T> Backlog<T> {
         self.ready.len()
     }
 
+    /// Files that may be sent at that time: the ready ones, and those whose back-off is over.
+    pub fn due(&self, now: Mono) -> usize {
+        let over = self.waiting.iter().take_while(|(until, _)| *until <= now);
+        self.ready.len() + over.count()
+    }
+
     /// Files in their back-off.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -10,6 +10,7 @@ pub mod names;
 pub mod restart;
 pub mod retry;
 pub mod ring;
+pub mod seats;
 pub mod stall;
 pub mod timers;
 pub mod vouch;

@@ -11,6 +11,7 @@ use suppaftp::Status;
 use super::wire::is_risky;
 use super::{Session, Trouble};
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
+use crate::failpoint;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
 
@@ -40,13 +41,27 @@ impl Session {
         }
         let renamed = self.rename(&attempt.temp, target);
         match &renamed {
-            Ok(()) => attempt.enter(Stage::Published),
+            Ok(()) => {
+                attempt.enter(Stage::Published);
+                failpoint::at("published");
+            }
             // A clear no before any RNTO: not published, and no question about the temp can ever
             // be taken to mean that it was (a server that forbids renames says 550 to all).
             Err(Trouble::Refused {
                 verb: "RNFR", code, ..
             }) if *code != 421 => {
                 attempt.enter(Stage::Sending);
+            }
+            // It stays in doubt, so that a successor publishes what is there instead of sending it
+            // again; but a file that fails so for too long may be given up.
+            Err(Trouble::Refused {
+                verb: "RNTO",
+                code: 500..=599,
+                ..
+            }) => {
+                if self.stands(&attempt.temp) {
+                    attempt.note_refused();
+                }
             }
             Err(_) => {}
         }
@@ -70,12 +85,33 @@ impl Session {
     fn rename(&mut self, from: &str, to: &str) -> Result<(), Trouble> {
         let (from, to) = (self.wire(from)?, self.wire(to)?);
         self.command("RNFR", &from, &[Status::RequestFilePending])?;
+        failpoint::at("rnfr-accepted");
         self.command(
             "RNTO",
             &to,
             &[Status::RequestedFileActionOk, Status::CommandOk],
         )?;
+        failpoint::at("rnto-accepted");
         Ok(())
+    }
+
+    /// Whether the name is there for sure; without a clear answer it is not.
+    fn stands(&mut self, name: &str) -> bool {
+        let Ok(name) = self.wire(name) else {
+            return false;
+        };
+        for verb in ["SIZE", "MDTM"] {
+            match self.command(verb, &name, &[Status::File]) {
+                Ok(_) => return true,
+                Err(Trouble::Refused { code, .. }) if code != 421 => {}
+                Err(_) => {
+                    // The refusal of RNTO is what is told; only the session is over.
+                    self.broken = true;
+                    return false;
+                }
+            }
+        }
+        false
     }
 
     /// Whether the name is not there. Asked by SIZE, or by MDTM where there is no SIZE: the
@@ -105,7 +141,10 @@ fn told_absent(answer: Result<Status, Trouble>) -> Result<bool, Trouble> {
 pub fn take_away(session: &mut Session, temp: &str) -> Result<bool, Trouble> {
     let name = session.wire(temp)?;
     match session.step("DELE", |client| client.rm(name)) {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            failpoint::at("taken-away");
+            Ok(true)
+        }
         Err(Trouble::Refused {
             code: 421,
             text,
@@ -187,7 +226,10 @@ fn ask(session: &mut Session, old: &Attempt, fresh: &Attempt) -> Result<Answer, 
         return Err(trouble);
     }
     match session.rename(&old.temp, &fresh.temp) {
-        Ok(()) => Ok(Answer::Renamed),
+        Ok(()) => {
+            failpoint::at("renamed-anew");
+            Ok(Answer::Renamed)
+        }
         Err(Trouble::Refused { verb, code, .. }) if code != 421 => {
             fresh.enter(Stage::Opened);
             let absent = verb == "RNFR" && code == 550 && session.absent(&old.temp)?;

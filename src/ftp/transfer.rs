@@ -24,6 +24,7 @@ use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
+use crate::failpoint;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::spool::Stamp;
 use crate::sys::fence::{Which, Woken};
@@ -49,6 +50,7 @@ pub fn send(
     attempt: &Attempt,
 ) -> Result<(), Trouble> {
     let stream = store(session, attempt)?;
+    failpoint::at("stor-accepted");
     let result = stream_file(session, stream, file, stamp);
     let clear = matches!(
         result,
@@ -58,6 +60,7 @@ pub fn send(
         attempt.enter(Stage::Opened);
     }
     result?;
+    failpoint::at("stored");
     verify(session, &attempt.temp, stamp.size)
 }
 
@@ -187,6 +190,7 @@ fn stream_file(
     let moved = pump(handle, socket, file, stamp.size)
         .and_then(|()| unchanged(file, stamp))
         .and_then(|()| {
+            failpoint::at("all-moved");
             socket
                 .shutdown(Shutdown::Write)
                 .map_err(|e| Trouble::from_io(handle, "ending the data connection", &e))?;
@@ -268,7 +272,10 @@ fn pump(
         let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
         match rustix::fs::sendfile(socket, &*file, Some(&mut offset), want) {
             Ok(0) => return Err(Trouble::Changed),
-            Ok(moved) => handle.moved(moved as u64),
+            Ok(moved) => {
+                handle.moved(moved as u64);
+                failpoint::at("bytes-moved");
+            }
             Err(Errno::INTR) => {}
             Err(Errno::INVAL | Errno::NOSYS) => {
                 return pump_plainly(handle, socket, file, offset, size);

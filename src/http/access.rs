@@ -20,6 +20,9 @@ use crate::config::Secret;
 /// The paths that never need a token: they name no file.
 const OPEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
+/// The paths that change something: never without the token, wherever the service listens.
+const CHANGING: [&str; 1] = [super::retry::PATH];
+
 /// The rules that follow from the configuration.
 #[derive(Debug)]
 pub(super) struct Access {
@@ -59,6 +62,9 @@ impl Access {
         if self.loopback || !open {
             judge_host(request)?;
         }
+        if CHANGING.contains(&request.path) {
+            return Err(self.no_change());
+        }
         match &self.token {
             _ if open => Ok(()),
             Some(_) => Err(Refusal::new(
@@ -76,6 +82,22 @@ impl Access {
                 "set http.token (or http.token_file), or listen on 127.0.0.1; /metrics, /healthz \
                  and /readyz stay open",
             )),
+        }
+    }
+
+    fn no_change(&self) -> Refusal {
+        match &self.token {
+            Some(_) => Refusal::new(
+                StatusCode::FORBIDDEN,
+                "this changes something and needs the token of http.token",
+                "send it as `Authorization: Bearer TOKEN`; `ftpulse retry` takes --token-file",
+            ),
+            None => Refusal::new(
+                StatusCode::FORBIDDEN,
+                "this changes something and needs a token, and the service has none",
+                "set http.token (or http.token_file), restart, and send it as `Authorization: \
+                 Bearer TOKEN`",
+            ),
         }
     }
 
@@ -280,6 +302,25 @@ mod tests {
             ),
             401
         );
+    }
+
+    #[test]
+    fn what_changes_something_needs_the_token_everywhere() {
+        for listen in [LOOPBACK, ANY] {
+            for (token, sent) in [
+                (None, None),
+                (None, Some("Bearer s3cret")),
+                (Some("s3cret"), None),
+                (Some("s3cret"), Some("Bearer other")),
+            ] {
+                let access = access(listen, token);
+                assert_eq!(status(&access, "/api/retry", "127.0.0.1", sent), 403);
+            }
+            let access = access(listen, Some("s3cret"));
+            let sent = Some("Bearer s3cret");
+            assert_eq!(status(&access, "/api/retry", "127.0.0.1", sent), 200);
+            assert_eq!(status(&access, "/api/retry", "evil.example", None), 421);
+        }
     }
 
     #[test]

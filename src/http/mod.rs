@@ -1,11 +1,13 @@
 //! The HTTP side: metrics and probes for machines, status and incidents for people and tools.
-//! It reads through [`Source`] and changes nothing. Who may see what is decided in `access`.
-//! Every answer comes within a bound, and no client, slow or silent, holds the service's exit.
+//! It reads through [`Source`]; whatever changes something needs the token. Who may see what is
+//! decided in `access`. Every answer comes within a bound, and no client, slow or silent, holds the
+//! service's exit.
 
 mod access;
 mod answer;
 mod home;
 mod pages;
+mod retry;
 
 use std::fmt;
 use std::future::Future;
@@ -23,7 +25,7 @@ pub use actix_web::dev::{Server, ServerHandle};
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::report::{Incident, Status};
+use crate::report::{Incident, Retry, RetryRequest, Status};
 use access::Access;
 
 /// Connections at once. A scraper, two probes and a few people need ten; the rest is room for
@@ -54,10 +56,24 @@ pub trait Source: Send + Sync {
     fn incidents(&self) -> Answer<'_, Vec<Incident>>;
     /// One incident, if it is kept.
     fn incident(&self, id: u64) -> Answer<'_, Option<Incident>>;
+    /// Sends dead letters again. Has a longer bound of its own.
+    fn retry(&self, request: RetryRequest) -> Answer<'_, Retried>;
     /// Whether the daemon's loop turns. Never depends on an FTP server.
     fn healthy(&self) -> Health;
     /// Why the service is not ready (configuration, spools, journal); empty if it is.
     fn ready(&self) -> Vec<String>;
+}
+
+/// What became of dead letters that were to be sent again.
+#[derive(Debug, Clone)]
+pub enum Retried {
+    /// Each file has its answer.
+    Done(Retry),
+    /// There is no such route.
+    NoRoute {
+        /// Those that there are.
+        routes: Vec<String>,
+    },
 }
 
 /// A [`Source`]'s answer to come. Awaited on the server's own thread.

@@ -11,7 +11,7 @@ use serde_json::json;
 use slog::debug;
 
 use super::answer::{self, Refusal};
-use super::{Health, State, Unavailable, home};
+use super::{Health, State, Unavailable, home, retry};
 use crate::metrics::CONTENT_TYPE;
 
 /// How long the source may take. A daemon that turns answers within a tick of 250 ms.
@@ -51,6 +51,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             web::get().to(incident),
             web::head().to(incident),
         ))
+        .service(retry::page())
         .default_service(web::to(unknown));
 }
 
@@ -157,8 +158,8 @@ async fn unknown(request: HttpRequest) -> HttpResponse {
     Refusal::new(
         StatusCode::NOT_FOUND,
         format!("there is no page `{}`", crate::log::escape(request.path())),
-        "there are /, /metrics, /healthz, /readyz, /api/status, /api/incidents and \
-         /api/incidents/ID",
+        "there are /, /metrics, /healthz, /readyz, /api/status, /api/incidents, \
+         /api/incidents/ID and (POST) /api/retry",
     )
     .response()
 }

@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
 
 use super::{Stop, WorkerHandle};
 use crate::core::journey::Stage;
+use crate::failpoint;
 use crate::spool::Stamp;
 use crate::spool::journal::{Change, Done, Journal, Key, KnownAttempt};
 
@@ -16,6 +17,8 @@ pub struct Attempt {
     /// The temp name, relative to the route's remote folder.
     pub temp: String,
     stage: AtomicU8,
+    /// Its RNTO was refused, and its temp was seen to stand still.
+    refused: AtomicBool,
     sent: OnceLock<Stamp>,
     journal: Journal,
     of: Key,
@@ -31,6 +34,7 @@ impl Attempt {
         Self {
             temp,
             stage: AtomicU8::new(Stage::Opened as u8),
+            refused: AtomicBool::new(false),
             sent: OnceLock::new(),
             journal,
             of,
@@ -56,6 +60,7 @@ impl Attempt {
     /// when a successor has given the attempt up meanwhile: then nothing may be sent any more.
     pub fn begin_publishing(&self) -> bool {
         let (sending, publishing) = (Stage::Sending as u8, Stage::Publishing as u8);
+        self.refused.store(false, SeqCst);
         let moved = self
             .stage
             .compare_exchange(sending, publishing, SeqCst, SeqCst);
@@ -68,7 +73,14 @@ impl Attempt {
     /// # Errors
     /// The worker was stopped, or the journal cannot be written: then the step must not be taken.
     pub fn journalled(&self, handle: &WorkerHandle) -> Result<Result<(), Unwritten>, Stop> {
-        handle.write(&self.journal, self.change())
+        let (before, after) = match self.stage() {
+            Stage::Publishing | Stage::Published => ("publishing-decided", "publishing-stands"),
+            Stage::Opened | Stage::Sending => ("sending-decided", "sending-stands"),
+        };
+        failpoint::at(before);
+        let written = handle.write(&self.journal, self.change());
+        failpoint::at(after);
+        written
     }
 
     fn note(&self) {
@@ -94,6 +106,33 @@ impl Attempt {
             self.note();
         }
         moved.is_ok()
+    }
+
+    /// Its last RNTO was refused and its temp stands: it is complete, and not published. A successor
+    /// may still publish it.
+    pub fn note_refused(&self) {
+        self.refused.store(true, SeqCst);
+    }
+
+    /// Whether its file may be given up: it cannot have been published, and nobody is at it.
+    pub fn may_be_abandoned(&self) -> bool {
+        match self.stage() {
+            Stage::Opened | Stage::Sending => true,
+            Stage::Publishing => self.refused.load(SeqCst),
+            Stage::Published => false,
+        }
+    }
+
+    /// Its file is given up; false if it may have been published after all.
+    pub fn abandon(&self) -> bool {
+        if self.give_up() {
+            return true;
+        }
+        let gone = self.may_be_abandoned();
+        if gone {
+            self.enter(Stage::Opened);
+        }
+        gone
     }
 
     /// It enters a stage, or (after a clear refusal) returns to an earlier one.
@@ -142,6 +181,22 @@ mod tests {
         assert!(attempt.give_up());
         assert!(!attempt.begin_publishing());
         assert_eq!(attempt.stage(), Stage::Opened);
+    }
+
+    #[test]
+    fn only_what_cannot_have_been_published_is_abandoned() {
+        let attempt = attempt();
+        attempt.enter(Stage::Sending);
+        assert!(attempt.may_be_abandoned() && attempt.begin_publishing());
+        assert!(!attempt.may_be_abandoned() && !attempt.abandon());
+        attempt.note_refused();
+        assert!(attempt.may_be_abandoned());
+        assert!(attempt.begin_publishing() && !attempt.may_be_abandoned());
+        attempt.note_refused();
+        assert!(attempt.abandon());
+        assert_eq!(attempt.stage(), Stage::Opened);
+        attempt.enter(Stage::Published);
+        assert!(!attempt.abandon());
     }
 
     #[test]

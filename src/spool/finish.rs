@@ -2,6 +2,14 @@
 //! sent, and only then deleted or archived; so nothing that a producer does meanwhile is lost:
 //! a different file is put back without replacing, or set aside where its place is taken.
 //! Promises: no byte that was not sent is ever deleted; an error leaves the source at its name.
+//!
+//! Where a marker released the source (`ready_suffix`), the order is: the source is hidden and
+//! compared, its marker removed, the source removed. So a marker of a delivered version never
+//! outlives it, to release the next version too early; and the marker of a newer version, which
+//! stands at the name by then, is not taken for its predecessor's. A kill between these steps is
+//! healed by the journal, which says "delivered" before the first of them: the same call is made
+//! again and finds the source at its name or (`left_behind`) under its private one. Without a
+//! journal a source that has lost its marker is not taken any more: it is not sent twice either.
 
 use std::fmt;
 use std::io;
@@ -12,8 +20,9 @@ use rustix::fs::AtFlags;
 
 use super::source::{facts_of, open_in};
 use super::stow::{PRIVATE_PREFIX, Store, private_name};
-use super::{SourceError, Stamp, stamp_at};
+use super::{SourceError, Stamp, marker, stamp_at};
 use crate::config::{After, Route};
+use crate::failpoint;
 use crate::sys::file::{self, Writers};
 
 /// The end of a private name that holds the whole name of the source.
@@ -31,8 +40,8 @@ pub fn is_private(name: &str) -> bool {
 }
 
 /// A fresh private name for a source. It carries the source's name, so that a later life can
-/// put it back: there is no journal yet that could tell.
-fn hide(name: &str) -> io::Result<String> {
+/// put it back.
+pub(super) fn hide(name: &str) -> io::Result<String> {
     let mut cut = name.len().min(INNER_MAX);
     while !name.is_char_boundary(cut) {
         cut -= 1;
@@ -64,6 +73,8 @@ pub enum Finished {
     SetAside(PathBuf),
     /// It was gone already.
     Vanished,
+    /// It could not be delivered: it is among the dead letters, here, with its story.
+    Buried(PathBuf),
 }
 
 /// Why a source could not be finished. Unless `stranded_at` says otherwise it stands at its
@@ -96,25 +107,65 @@ impl std::error::Error for FinishError {
     }
 }
 
+/// What is known of a delivered source besides its version.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// Its marker as it stood when the source was offered; none where that is not known.
+    pub marker: Option<Stamp>,
+    /// It was delivered in an earlier life, which may have hidden it and not come to the end.
+    pub earlier: bool,
+}
+
 /// Does with a delivered source what the route says, if it is still the version that was sent.
 ///
 /// # Errors
 /// [`FinishError`]: no rights, a full archive, a missing spool folder.
-pub fn finish(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, FinishError> {
+pub fn finish(
+    route: &Route,
+    rel: &str,
+    sent: Stamp,
+    known: Known,
+) -> Result<Finished, FinishError> {
     if route.after == After::Keep {
         return compare_only(route, rel, sent);
     }
-    let Some(held) = Held::take(route, rel)? else {
+    let fail = |source| failed("look at", route.spool.join(rel), source);
+    let at_name = match known.earlier {
+        true => stamp_at(&route.spool, rel).map_err(fail)?,
+        false => Some(sent),
+    };
+    // The marker is read before the source is hidden: one that comes later is not this version's.
+    let marker = match (marker::path_of(route, rel), known.marker) {
+        (Some(path), None) => marker::now(&route.spool, &path).map_err(fail)?,
+        (_, known) => known,
+    };
+    let (held, marker) = match at_name {
+        Some(stamp) if stamp == sent => (Held::take(route, rel)?, marker),
+        _ => match Held::left_behind(route, rel, sent)? {
+            // What has its name by now is newer, and so may the marker be.
+            Some(held) => (Some(held), marker.filter(|_| at_name.is_none())),
+            None => (Held::take(route, rel)?, marker),
+        },
+    };
+    let Some(held) = held else {
+        unmark_vanished(route, rel, known.marker).map_err(fail)?;
         return Ok(Finished::Vanished);
     };
+    failpoint::at("source-hidden");
     if !held.is_still(sent) {
         return held.put_back();
     }
-    let done = match &route.after {
-        After::Archive(folder) => held.stow(folder).map(Finished::Archived),
-        After::Delete | After::Keep => held.delete().map(|()| Finished::Deleted),
+    failpoint::at("source-compared");
+    if let Err(source) = held.unmark(marker) {
+        return held.give_up("remove the marker of", source);
+    }
+    failpoint::at("marker-removed");
+    let (doing, done) = match &route.after {
+        After::Archive(folder) => ("archive", held.stow(folder).map(Finished::Archived)),
+        After::Delete | After::Keep => ("delete", held.delete().map(|()| Finished::Deleted)),
     };
-    done.or_else(|source| held.give_up(source))
+    failpoint::at("source-removed");
+    done.or_else(|source| held.give_up(doing, source))
 }
 
 fn compare_only(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, FinishError> {
@@ -126,7 +177,18 @@ fn compare_only(route: &Route, rel: &str, sent: Stamp) -> Result<Finished, Finis
     }
 }
 
-fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError {
+/// The marker of a source that somebody else removed has nothing to release any more.
+pub(super) fn unmark_vanished(route: &Route, rel: &str, marker: Option<Stamp>) -> io::Result<()> {
+    match (folder_of(route, rel)?, marker) {
+        (Some((dir, name)), Some(expected)) => {
+            let name = marker::path_of(route, name);
+            name.map_or(Ok(()), |name| marker::take_away(&dir, &name, expected))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError {
     FinishError {
         doing,
         path,
@@ -135,31 +197,39 @@ fn failed(doing: &'static str, path: PathBuf, source: io::Error) -> FinishError 
     }
 }
 
+fn gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    )
+}
+
+/// The folder of a source as a place to name things in, and its name there; none if that folder
+/// is gone. The spool missing altogether may come back (a volume) with the file in it: an error.
+fn folder_of<'a>(route: &Route, rel: &'a str) -> io::Result<Option<(OwnedFd, &'a str)>> {
+    let (folders, name) = rel.rsplit_once('/').unwrap_or(("", rel));
+    let root = file::open_root_for_passing(&route.spool)?;
+    match file::pass_dir_beneath(&root, folders) {
+        Err(error) if gone(&error) => Ok(None),
+        other => Ok(Some((other?, name))),
+    }
+}
+
 /// A source under its private name.
-struct Held<'a> {
+pub(super) struct Held<'a> {
     route: &'a Route,
     rel: &'a str,
     name: &'a str,
-    private: String,
-    dir: OwnedFd,
+    pub(super) private: String,
+    pub(super) dir: OwnedFd,
 }
 
 impl<'a> Held<'a> {
     /// Renames the source to a private name in its own folder; none if it is gone.
-    fn take(route: &'a Route, rel: &'a str) -> Result<Option<Self>, FinishError> {
+    pub(super) fn take(route: &'a Route, rel: &'a str) -> Result<Option<Self>, FinishError> {
         let fail = |source| failed("take away", route.spool.join(rel), source);
-        let gone = |error: &io::Error| {
-            matches!(
-                error.raw_os_error(),
-                Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
-            )
-        };
-        let (folders, name) = rel.rsplit_once('/').unwrap_or(("", rel));
-        // Missing altogether, it may come back (a volume) with the file in it: not "vanished".
-        let root = file::open_root_for_passing(&route.spool).map_err(fail)?;
-        let dir = match file::pass_dir_beneath(&root, folders) {
-            Err(error) if gone(&error) => return Ok(None),
-            other => other.map_err(fail)?,
+        let Some((dir, name)) = folder_of(route, rel).map_err(fail)? else {
+            return Ok(None);
         };
         let private = hide(name).map_err(fail)?;
         match file::rename_noreplace(&dir, name, &dir, &private) {
@@ -175,9 +245,52 @@ impl<'a> Held<'a> {
         }
     }
 
+    /// The source as an earlier life had hidden it, which was killed before the end of this.
+    fn left_behind(
+        route: &'a Route,
+        rel: &'a str,
+        sent: Stamp,
+    ) -> Result<Option<Self>, FinishError> {
+        let fail = |source| failed("look for", route.spool.join(rel), source);
+        let Some((dir, name)) = folder_of(route, rel).map_err(fail)? else {
+            return Ok(None);
+        };
+        let listed = file::open_dir_beneath(&dir, "").map_err(fail)?;
+        for entry in rustix::fs::Dir::new(listed).map_err(|e| fail(e.into()))? {
+            let entry = entry.map_err(|e| fail(e.into()))?;
+            let Some(private) = entry.file_name().to_str().ok().filter(|n| is_private(n)) else {
+                continue;
+            };
+            let of_it = unhide(private).is_some_and(|(inner, whole)| match whole {
+                true => inner == name,
+                false => name.starts_with(inner),
+            });
+            let stat = rustix::fs::statat(&dir, private, AtFlags::SYMLINK_NOFOLLOW);
+            if of_it && stat.is_ok_and(|stat| facts_of(&stat).stamp == sent) {
+                let private = private.to_owned();
+                return Ok(Some(Self {
+                    route,
+                    rel,
+                    name,
+                    private,
+                    dir,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes away the marker that released it, if it is still that one.
+    fn unmark(&self, marker: Option<Stamp>) -> io::Result<()> {
+        match (marker::path_of(self.route, self.name), marker) {
+            (Some(name), Some(expected)) => marker::take_away(&self.dir, &name, expected),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it is the version that was sent and nobody can change it any more. Who opened it
     /// under its name may still write to it; under its private name nobody new finds it.
-    fn is_still(&self, sent: Stamp) -> bool {
+    pub(super) fn is_still(&self, sent: Stamp) -> bool {
         match open_in(&self.dir, &self.private) {
             Ok((file, _)) if file::writers(&file) == Writers::Some => false,
             // Looked at again after the question: what was written before it counts.
@@ -206,7 +319,7 @@ impl<'a> Held<'a> {
     }
 
     /// Gives it its name back, or sets it aside where a newer file has the name.
-    fn put_back(&self) -> Result<Finished, FinishError> {
+    pub(super) fn put_back(&self) -> Result<Finished, FinishError> {
         match file::rename_noreplace(&self.dir, &self.private, &self.dir, self.name) {
             Ok(()) => Ok(Finished::Changed),
             // Somebody removed it under its private name.
@@ -220,11 +333,7 @@ impl<'a> Held<'a> {
     }
 
     /// It could not be removed: it gets its name back, so that the call can be made again.
-    fn give_up(&self, source: io::Error) -> Result<Finished, FinishError> {
-        let doing = match self.route.after {
-            After::Archive(_) => "archive",
-            After::Delete | After::Keep => "delete",
-        };
+    fn give_up(&self, doing: &'static str, source: io::Error) -> Result<Finished, FinishError> {
         match self.put_back()? {
             Finished::Changed => Err(failed(doing, self.route.spool.join(self.rel), source)),
             other => Ok(other),
@@ -275,16 +384,22 @@ pub fn put_back_leftover(root: &OwnedFd, route: &Route, rel: &str) -> io::Result
     Ok(Leftover::SetAside(store.take(&dir, private, &path)?))
 }
 
-/// Removes half copies that a kill during an archiving between devices left in the archive.
-/// Tells how many there were.
+/// Removes half copies that a kill during a move between devices left in the archive, among the
+/// dead letters or (on their way back) in the spool. Tells how many there were.
 ///
 /// # Errors
-/// Where the archive cannot be read.
-pub fn sweep_archive(route: &Route) -> io::Result<usize> {
-    match &route.after {
-        After::Archive(folder) if folder.is_dir() => Store::open(&route.spool, folder)?.sweep(),
-        After::Archive(_) | After::Delete | After::Keep => Ok(0),
+/// Where one of them cannot be read.
+pub fn sweep_halves(route: &Route) -> io::Result<usize> {
+    let archive = match &route.after {
+        After::Archive(folder) => Some(folder),
+        After::Delete | After::Keep => None,
+    };
+    let ours = [Some(&route.spool), Some(&route.dead_letter), archive];
+    let mut swept = 0;
+    for folder in ours.into_iter().flatten().filter(|f| f.is_dir()) {
+        swept += Store::open(&route.spool, folder)?.sweep()?;
     }
+    Ok(swept)
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub enum Change {
         /// The version that is sent, where it is known.
         sent: Option<Stamp>,
     },
-    /// A file failed and waits.
+    /// A file failed and waits. In a new version it begins anew.
     Waiting {
         /// The file.
         of: Key,
@@ -47,6 +47,8 @@ pub enum Change {
         next: f64,
         /// The story of the last failure.
         error: String,
+        /// Since when, and in which version.
+        failing: Failing,
     },
     /// It stands under its final name in this version: only its source has to be finished.
     Delivered {
@@ -79,6 +81,17 @@ pub enum Change {
     Probe,
 }
 
+/// Since when a file fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Failing {
+    /// The version that fails.
+    pub version: Stamp,
+    /// Unix time of its first failure, seconds.
+    pub first: f64,
+    /// For how long, seconds; time while the destination was down is left out.
+    pub seconds: f64,
+}
+
 /// An attempt as the journal knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownAttempt {
@@ -97,6 +110,8 @@ pub struct Unfinished {
     pub of: Key,
     /// Failures in a row.
     pub failures: u32,
+    /// Since when it fails, where it does.
+    pub failing: Option<Failing>,
     /// Unix time of the next attempt, seconds.
     pub next: f64,
     /// Delivered in this version; only its source is not finished.

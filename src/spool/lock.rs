@@ -105,7 +105,7 @@ impl FolderLock {
         Err(LockError::Held {
             what,
             path: path.to_owned(),
-            holder: holder(&stat),
+            holder: flock_holder(&stat),
         })
     }
 
@@ -137,7 +137,8 @@ fn identity(stat: &Stat) -> (u64, u64) {
 /// How often the list of locks is read: while others come and go, a reading can miss some.
 const READINGS: usize = 5;
 
-fn holder(stat: &Stat) -> Option<Holder> {
+/// Who holds an exclusive `flock` on this file or folder, where the kernel tells.
+pub(super) fn flock_holder(stat: &Stat) -> Option<Holder> {
     (0..READINGS).find_map(|_| listed_holder(stat))
 }
 

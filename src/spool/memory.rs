@@ -18,6 +18,8 @@ pub(super) struct Memory {
     hasher: RandomState,
     /// Bounded by the daemon's credit.
     offered: HashMap<u64, Stamp>,
+    /// The markers that released them; bounded likewise.
+    markers: HashMap<u64, Stamp>,
     /// Bounded by the files in the spool: what a whole scan does not see is dropped.
     kept: HashMap<u64, Kept>,
     /// Time of the last change of the refused file: a change of rights moves it.
@@ -47,6 +49,16 @@ impl Memory {
         self.offered.insert(self.key(path), stamp);
     }
 
+    /// Remembers the marker that released an offered file.
+    pub(super) fn mark(&mut self, path: &str, marker: Stamp) {
+        self.markers.insert(self.key(path), marker);
+    }
+
+    /// The marker that released it.
+    pub(super) fn marker(&self, path: &str) -> Option<Stamp> {
+        self.markers.get(&self.key(path)).copied()
+    }
+
     pub(super) fn is_offered(&self, path: &str) -> bool {
         self.offered.contains_key(&self.key(path))
     }
@@ -54,6 +66,7 @@ impl Memory {
     /// The daemon has done with it; tells whether it was offered.
     pub(super) fn take_back(&mut self, path: &str) -> bool {
         let key = self.key(path);
+        self.markers.remove(&key);
         self.offered.remove(&key).is_some()
     }
 

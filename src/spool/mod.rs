@@ -1,10 +1,14 @@
 //! The spool: what is taken, when it is settled, and what becomes of a delivered source.
 
+pub mod dead;
 pub mod finish;
 mod folder;
 pub mod journal;
 pub mod lock;
+pub mod locked;
+pub mod marker;
 mod memory;
+pub mod revive;
 pub mod said;
 pub mod scan;
 pub mod settle;

@@ -47,6 +47,8 @@ struct Entry {
     due: Mono,
     /// Not settled before this time, whatever its facts say.
     not_before: Mono,
+    /// It had settled already: unless it changes, there is nothing more to wait for.
+    rested: bool,
     /// The next rename to this name is our own putting back, no producer's.
     own_rename: bool,
     /// The scan that last saw it.
@@ -85,13 +87,18 @@ impl Settle {
         if changed {
             entry.facts = facts;
             entry.quiet_since = now.mono;
+            entry.rested = false;
         }
         let moved_in = sight == Sight::MovedIn && !std::mem::take(&mut entry.own_rename);
         let quiet = now.mono.saturating_sub(entry.quiet_since);
-        if moved_in || (quiet >= self.settle && now.mono >= entry.not_before) {
+        let settled = entry.rested || quiet >= self.settle;
+        if moved_in || (settled && now.mono >= entry.not_before) {
             return Verdict::Settled;
         }
-        entry.due = (entry.quiet_since + self.settle).max(entry.not_before);
+        entry.due = match entry.rested {
+            true => entry.not_before,
+            false => (entry.quiet_since + self.settle).max(entry.not_before),
+        };
         entry.round = self.round;
         self.put(path, entry);
         Verdict::Waits
@@ -131,8 +138,23 @@ impl Settle {
     pub fn hold(&mut self, path: &str, facts: Facts, now: Now) -> Verdict {
         self.take(path);
         let pause = (age(&facts, now) / 4).clamp(HOLD_MIN, HOLD_MAX);
-        let quiet_since = now.mono.saturating_sub(self.settle);
-        self.admit(path, facts, quiet_since, now.mono + pause, Mono::ZERO)
+        self.admit_rested(path, facts, now.mono + pause, now)
+    }
+
+    /// It is settled, but was written so short a time ago that the kernel could give a change of
+    /// now the same time: its version would not tell one from the other. Looked at again once
+    /// that is past.
+    pub fn let_pass(&mut self, path: &str, facts: Facts, now: Now) -> Verdict {
+        self.take(path);
+        self.admit_rested(path, facts, now.mono + tick(&facts), now)
+    }
+
+    fn admit_rested(&mut self, path: &str, facts: Facts, due: Mono, now: Now) -> Verdict {
+        let verdict = self.admit(path, facts, now.mono, due, Mono::ZERO);
+        if let Some(entry) = self.entries.get_mut(path) {
+            entry.rested = true;
+        }
+        verdict
     }
 
     /// Drops a file that is gone; tells what was known of it.
@@ -224,6 +246,7 @@ impl Settle {
             quiet_since,
             due,
             not_before,
+            rested: false,
             own_rename: false,
             round,
         };
@@ -241,6 +264,22 @@ impl Settle {
         self.queue.insert((entry.due, path.to_owned()));
         self.entries.insert(path.to_owned(), entry);
     }
+}
+
+/// How long the kernel may give changes the same time: its clock for files ticks every 10 ms at
+/// the coarsest; some file systems keep whole seconds only (FAT: two).
+fn tick(facts: &Facts) -> Duration {
+    match facts.stamp.mtime_ns % 1_000_000_000 {
+        0 => Duration::from_secs(3),
+        _ => Duration::from_millis(20),
+    }
+}
+
+/// Whether a change of now might get the time that the file has already. A time in the far
+/// future was set by somebody: a change would give it another.
+pub(super) fn is_fresh(facts: &Facts, now: Now) -> bool {
+    let age = now.unix_ns.saturating_sub(facts.stamp.mtime_ns);
+    u128::from(age.unsigned_abs()) < tick(facts).as_nanos()
 }
 
 /// How long ago anything about the file last changed; nothing for a time in the future.

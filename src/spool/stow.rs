@@ -67,6 +67,49 @@ impl Store {
         }
     }
 
+    /// Where things are named.
+    pub(super) fn dir(&self) -> &OwnedFd {
+        &self.dir
+    }
+
+    /// Moves `from/name` to `to` (a folder below this one) under exactly that name; `EEXIST` where
+    /// it is taken. Synced.
+    pub(super) fn move_to(
+        &self,
+        from: impl AsFd + Copy,
+        name: &str,
+        to: &OwnedFd,
+        new: &str,
+    ) -> io::Result<()> {
+        match file::rename_noreplace(from.as_fd(), name, to, new) {
+            Err(error) if error.raw_os_error() == Some(libc::EXDEV) => {}
+            other => {
+                // Not synced it may stand at its old place again after a power cut, whole.
+                return other.map(|()| drop(sync_folder(to)));
+            }
+        }
+        let (mut source, before) = open_in(from, name).map_err(io::Error::other)?;
+        let temp = private_name(".part")?;
+        let placed = self.fill(&temp, &mut source, &before).and_then(|()| {
+            let after = facts_of(&rustix::fs::fstat(&source)?);
+            if after.stamp != before.stamp {
+                return Err(io::Error::other("the file changed while it was copied"));
+            }
+            file::rename_noreplace(&self.dir, &temp, to, new)
+        });
+        if placed.is_err() {
+            let _ = rustix::fs::unlinkat(&self.dir, &temp, AtFlags::empty());
+        }
+        placed?;
+        let ended =
+            sync_folder(to).and_then(|()| Ok(rustix::fs::unlinkat(from, name, AtFlags::empty())?));
+        if ended.is_err() && rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            // It stays where it was: then one is enough.
+            let _ = rustix::fs::unlinkat(to, new, AtFlags::empty());
+        }
+        ended
+    }
+
     /// The move between devices. Fails, and leaves the source, if the source changes meanwhile.
     fn copy(
         &self,
@@ -125,8 +168,8 @@ fn place(from: impl AsFd, name: &str, to: &OwnedFd, last: &str) -> io::Result<St
     for attempt in 0..=NUMBERS_IN_ORDER + NUMBERS_AT_RANDOM {
         let candidate = match attempt {
             0 => last.to_owned(),
-            n if n <= NUMBERS_IN_ORDER => numbered(last, n),
-            _ => numbered(last, getrandom::u32().map_err(io::Error::other)?),
+            n if n <= NUMBERS_IN_ORDER => numbered(last, n, NAME_MAX),
+            _ => numbered(last, getrandom::u32().map_err(io::Error::other)?, NAME_MAX),
         };
         match file::rename_noreplace(from.as_fd(), name, to, &candidate) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -136,10 +179,13 @@ fn place(from: impl AsFd, name: &str, to: &OwnedFd, last: &str) -> io::Result<St
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// The name with a number behind it, cut so that it stays a name.
-fn numbered(name: &str, number: u32) -> String {
-    let end = format!(".{number}");
-    let mut cut = name.len().min(NAME_MAX - end.len());
+/// The name with a number behind it (0: without), cut to so many bytes.
+pub(super) fn numbered(name: &str, number: u32, max: usize) -> String {
+    let end = match number {
+        0 => String::new(),
+        n => format!(".{n}"),
+    };
+    let mut cut = name.len().min(max - end.len());
     while !name.is_char_boundary(cut) {
         cut -= 1;
     }
@@ -175,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_numbered_name_never_grows_beyond_what_a_file_system_takes() {
-        assert_eq!(numbered("a.csv", 1), "a.csv.1");
+        assert_eq!(numbered("a.csv", 1, NAME_MAX), "a.csv.1");
         let long = "ä".repeat(127) + "x";
-        let name = numbered(&long, 4_000_000_000);
+        let name = numbered(&long, 4_000_000_000, NAME_MAX);
         assert!(name.len() <= NAME_MAX && name.ends_with(".4000000000"));
     }
 }

@@ -1,5 +1,5 @@
 //! Which names are taken: the rules that hold always (no dot names, no `*.tmp`, `*.part`, no
-//! dead letters, no archive, no names that a protocol line cannot carry), then the route's own
+//! dead letters, no archive, no markers, no names that a protocol line cannot carry), then the route's own
 //! include and exclude patterns. Decides on names alone; never looks at a file.
 
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ pub struct Taking {
     recursive: bool,
     /// Dead letters and archive, where they lie below the spool.
     left_out: Vec<String>,
+    /// The end of the names of markers, which are never sent themselves.
+    ready_suffix: Option<String>,
 }
 
 /// Shell patterns, parted by what they look at.
@@ -87,7 +89,14 @@ impl Taking {
             exclude,
             recursive: route.recursive,
             left_out,
+            ready_suffix: route.ready_suffix.clone(),
         })
+    }
+
+    /// The path whose marker this is by its name, if this route waits for markers.
+    pub fn marked_by<'a>(&self, rel: &'a str) -> Option<&'a str> {
+        let marked = rel.strip_suffix(self.ready_suffix.as_deref()?)?;
+        (!marked.is_empty() && !marked.ends_with('/')).then_some(marked)
     }
 
     /// Whether a regular file of this path below the spool is taken.
@@ -98,7 +107,9 @@ impl Taking {
 
     /// As [`Taking::takes`], for a file in a folder that was entered by these rules.
     pub fn takes_in_entered(&self, rel: &str, name: &str) -> bool {
+        let is_marker = |suffix: &String| name.ends_with(suffix.as_str());
         !always_left_out(name)
+            && !self.ready_suffix.as_ref().is_some_and(is_marker)
             && self
                 .include
                 .as_ref()

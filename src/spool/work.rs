@@ -5,6 +5,7 @@
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
+mod looks;
 mod offers;
 mod pass;
 mod scans;
@@ -14,25 +15,26 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::fs::FileType;
 use slog::{Logger, debug, o, warn};
+use tokio::sync::oneshot;
 
 use self::pass::{Count, Pass};
+use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
 use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
-use super::scan::{Totals, what_it_is};
-use super::settle::{Settle, Sight, Verdict};
-use super::source::facts_of;
+use super::scan::Totals;
+use super::settle::{Settle, Sight};
 use super::still::Still;
 use super::taking::{Taking, check_name};
 use super::waiting::{BATCH, Waiting};
 use super::watch::{FsEvent, Inlet, Kind};
-use super::{Candidate, Clock, Facts, Now, Stamp};
+use super::{Candidate, Clock, Facts, Stamp};
 use crate::clock::Mono;
 use crate::config::Route;
+use crate::report::Retry;
 use crate::sys::file;
 
 /// Unsettled files known at most: two batches, so that a full batch can settle while producers
@@ -48,9 +50,6 @@ pub const CREDIT_MAX: usize = 20_000;
 /// Files in one `Found`.
 pub const FOUND_MAX: usize = 256;
 
-/// Files that come due and are looked at in one turn, so that commands are not kept waiting.
-const LOOKS_A_TURN: usize = 1_000;
-
 /// What the daemon wants of a route.
 #[derive(Debug)]
 pub enum Command {
@@ -60,10 +59,19 @@ pub enum Command {
     Finish {
         /// Path below the spool.
         path: String,
-        /// The version that was sent.
+        /// The version that was sent, or given up.
         sent: Stamp,
+        /// It was not delivered: it goes to the dead letters with this story.
+        story: Option<Arc<str>>,
         /// Comes back with the outcome.
         token: u64,
+    },
+    /// Dead letters go back into the spool: those named, or all.
+    Retry {
+        /// Their paths below the folder of dead letters.
+        files: Vec<String>,
+        /// Who asked.
+        answer: oneshot::Sender<Result<Retry, String>>,
     },
     /// The daemon has no record of it any more; it may be offered again after settling anew.
     Forget {
@@ -79,10 +87,14 @@ pub struct State {
     pub problem: Option<String>,
     /// Files waiting, those at the daemon included.
     pub files: u64,
+    /// Those of them that are not settled yet, or are open for writing.
+    pub settling: u64,
     /// Their bytes.
     pub bytes: u64,
     /// The oldest modification time among them, Unix seconds.
     pub oldest_mtime: Option<f64>,
+    /// Files among the dead letters.
+    pub dead_letters: u64,
 }
 
 /// What a route's work tells the daemon.
@@ -100,8 +112,19 @@ pub enum Report {
         /// What became of it.
         outcome: Result<Finished, String>,
     },
+    /// Dead letters that stand in the spool again, as new files.
+    Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
+}
+
+/// What a spool costs, in numbers that do not depend on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Names held now, those at the daemon left out.
+    pub names: usize,
+    /// Entries of folders read so far, each counted as often as it was read.
+    pub entries: u64,
 }
 
 /// See the module.
@@ -125,11 +148,16 @@ pub struct Work {
     pass: Option<Pass>,
     count: Option<Count>,
     count_at: Mono,
+    /// Nothing of this spool is known yet: there is nothing to be told of it.
+    unread: bool,
+    /// Entries of folders read so far.
+    entries: u64,
     credit: usize,
     /// Something was offered or given back since the last scan.
     moved_on: bool,
     scans: u32,
     still: Still,
+    dead_letters: Tally,
     /// Periodic scans left out in a row, as nothing had moved.
     left_out: u32,
     /// The next scan has a cause; else it is the periodic one.
@@ -166,7 +194,7 @@ impl Work {
         let folder = Folder::new(route.clone(), lock, inlet, log.clone());
         Ok(Self {
             taking: Taking::new(&route)?,
-            settle: Settle::new(route.settle, UNSETTLED_MAX),
+            settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, IN_HAND_MAX),
             memory: Memory::default(),
             kept_before: Vec::new(),
@@ -176,10 +204,13 @@ impl Work {
             pass: None,
             count: None,
             count_at: Mono::ZERO,
+            unread: false,
+            entries: 0,
             credit: 0,
             moved_on: false,
             scans: 0,
             still: Still::default(),
+            dead_letters: Tally::default(),
             left_out: 0,
             scan_wanted: true,
             folder_moved: true,
@@ -202,6 +233,15 @@ impl Work {
     /// Files that were delivered in an earlier life and stay.
     pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>) {
         self.kept_before = kept;
+    }
+
+    /// What the spool costs so far.
+    pub fn cost(&self) -> Cost {
+        let gathered = self.pass.as_ref().map_or(0, Pass::gathered);
+        Cost {
+            names: self.waiting.len() + self.settle.len() + gathered,
+            entries: self.entries,
+        }
     }
 
     /// Does what is due. Tells when to come again, if nothing happens before.
@@ -234,7 +274,7 @@ impl Work {
                 due = due.min(self.no_offer_before);
             }
         }
-        if self.state_changed {
+        if self.state_changed && !self.unread {
             due.min(self.no_state_before)
         } else {
             due
@@ -245,7 +285,14 @@ impl Work {
     pub fn command(&mut self, command: Command) {
         match command {
             Command::Want(n) => self.credit = self.credit.saturating_add(n).min(CREDIT_MAX),
-            Command::Finish { path, sent, token } => self.finish(path, sent, token),
+            Command::Finish {
+                path,
+                sent,
+                story,
+                token,
+            } => self.finish(path, sent, story.as_deref(), token),
+            // Who asked may have gone.
+            Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {
                 self.memory.take_back(&path);
                 self.moved_on = true;
@@ -283,124 +330,22 @@ impl Work {
             self.gone(rel);
         }
         self.look_at(rel, sight, kind != Kind::Seen);
+        if let Some(marked) = self.taking.marked_by(rel) {
+            self.look_at(marked, Sight::Seen, false);
+        }
         self.state_changed = true;
-    }
-
-    fn gone(&mut self, rel: &str) {
-        self.waiting.remove(rel);
-        self.settle.forget(rel);
-        self.forget_watch(rel);
-    }
-
-    fn forget_watch(&mut self, rel: &str) {
-        if let Some(watch) = &mut self.folder.watch {
-            watch.forget(rel);
-        }
-    }
-
-    /// Looks at one name and takes in what stands there. A folder is scanned if it is new, that
-    /// is `moved` here or not watched yet.
-    fn look_at(&mut self, rel: &str, sight: Sight, moved: bool) {
-        let Some(root) = self.folder.root() else {
-            return;
-        };
-        let Ok(stat) = file::stat_beneath(root, rel) else {
-            return self.gone(rel);
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if self.taking.takes(rel) => {
-                let now = (self.clock.now)();
-                self.take_in(rel, facts_of(&stat), sight, now);
-            }
-            FileType::RegularFile => {}
-            FileType::Directory if self.taking.enters_all(rel) => {
-                let known = self
-                    .folder
-                    .watch
-                    .as_ref()
-                    .is_some_and(|watch| watch.has(rel));
-                if moved || !known {
-                    self.forget_watch(rel);
-                    self.scan_below(rel);
-                }
-            }
-            FileType::Directory => {}
-            other if self.taking.takes(rel) => self.say(rel.as_bytes(), what_it_is(other)),
-            _ => {}
-        }
-    }
-
-    fn take_in(&mut self, rel: &str, facts: Facts, sight: Sight, now: Now) {
-        if self.memory.is_offered(rel)
-            || self.memory.is_kept(rel, &facts.stamp)
-            || self.waiting.get(rel) == Some(facts)
-        {
-            self.settle.forget(rel);
-            return;
-        }
-        self.waiting.remove(rel);
-        match self.settle.observe(rel, facts, sight, now) {
-            Verdict::Settled => self.enqueue(rel, facts),
-            Verdict::Waits => {}
-            Verdict::Full => self.leave(&facts.stamp),
-        }
-    }
-
-    fn enqueue(&mut self, rel: &str, facts: Facts) {
-        if let Some(evicted) = self.waiting.insert(rel, facts) {
-            self.leave(&evicted.stamp);
-        }
-    }
-
-    /// There is no place for this file: a later pass must bring it.
-    fn leave(&mut self, stamp: &Stamp) {
-        self.rest.add(stamp);
-        self.left.add(stamp);
-    }
-
-    /// The daemon gave it back: if it is (or something new is) there, it settles anew.
-    fn look_anew(&mut self, rel: &str, own_rename: bool) {
-        let Some(root) = self.folder.root() else {
-            return;
-        };
-        let Ok(stat) = file::stat_beneath(root, rel) else {
-            return;
-        };
-        if !file::is_regular(&stat) || !self.taking.takes(rel) {
-            return;
-        }
-        let facts = facts_of(&stat);
-        self.waiting.remove(rel);
-        if self
-            .settle
-            .restart(rel, facts, own_rename, (self.clock.now)())
-            == Verdict::Full
-        {
-            self.leave(&facts.stamp);
-        }
-    }
-
-    /// Looks at the files that have come due.
-    fn look_at_due(&mut self, now: Now) {
-        for _ in 0..LOOKS_A_TURN {
-            let Some(path) = self.settle.first_due(now.mono) else {
-                return;
-            };
-            let Some(root) = self.folder.root() else {
-                return;
-            };
-            match file::stat_beneath(root, &path) {
-                Ok(stat) if file::is_regular(&stat) => {
-                    self.take_in(&path, facts_of(&stat), Sight::Seen, now);
-                }
-                _ => drop(self.settle.forget(&path)),
-            }
-            self.state_changed = true;
-        }
     }
 
     fn say(&mut self, path: &[u8], reason: &str) {
         say(&mut self.said, &self.log, path, reason);
+    }
+}
+
+/// How long a file has to rest: a marker says that it is whole, then there is nothing to wait for.
+fn settling(route: &Route) -> Duration {
+    match route.ready_suffix {
+        Some(_) => Duration::ZERO,
+        None => route.settle,
     }
 }
 

@@ -4,5 +4,6 @@
 
 pub mod fence;
 pub mod file;
+pub mod lock;
 pub mod socket;
 pub mod thread;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
 use slog::{debug, info};
 
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
+use crate::failpoint;
 use crate::ftp::{self, Resolved, Session, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
@@ -32,6 +32,8 @@ pub enum Work {
     Upload(Upload),
     /// Take old temp names away.
     Sweep(Sweep),
+    /// Give the session up: another slot needs its seat at the destination.
+    Part,
 }
 
 /// A file to deliver.
@@ -84,6 +86,8 @@ pub enum Result {
         /// What to sweep again.
         left: Vec<String>,
     },
+    /// The session is given up.
+    Parted,
     /// It failed.
     Failed(Failure),
 }
@@ -97,6 +101,8 @@ pub struct Failure {
     pub code: Option<u32>,
     /// Whether there was a session: without one it is the destination's failure.
     pub connected: bool,
+    /// Whether a login was taken in this job or before it: what is refused then is no login.
+    pub logged_in: bool,
     /// In which phase.
     pub phase: Phase,
     /// The whole story, for the log.
@@ -159,6 +165,7 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
     {
         session.discard();
     }
+    setup.handle.note_session(session.is_some());
     Report {
         slot,
         epoch: job.epoch,
@@ -183,10 +190,18 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
         _ => phase,
     };
+    let entering = matches!(
+        trouble,
+        Trouble::Refused {
+            verb: "TYPE" | "CWD" | "MKD",
+            ..
+        }
+    );
     Failure {
         kind,
         code: trouble.code(),
         connected,
+        logged_in: connected || entering,
         phase,
         error: trouble.to_string(),
     }
@@ -218,6 +233,12 @@ fn run_work(
             }
             Ok(Result::Swept { left })
         }
+        Work::Part => {
+            if let Some(session) = session.take() {
+                session.quit();
+            }
+            Ok(Result::Parted)
+        }
     }
 }
 
@@ -227,6 +248,7 @@ fn ensure<'a>(
 ) -> std::result::Result<&'a mut Session, Trouble> {
     if session.is_none() {
         *session = Some(Session::open(setup)?);
+        setup.handle.note_session(true);
         debug!(setup.log, "session opened"; "server" => setup.route.server.key());
     }
     // Just filled if it was empty.
@@ -269,11 +291,12 @@ fn deliver(
         }
         return Err(trouble);
     }
+    failpoint::at("verified");
     session.publish(&upload.attempt, target)?;
     Ok((Some(stamp), stamp.size))
 }
 
-/// Opens the source under a shared lock (S2): whoever holds it exclusively is still at work.
+/// Opens the source under shared locks (S2): whoever holds it exclusively is still at work.
 fn open_source(
     setup: &Setup,
     upload: &Upload,
@@ -283,19 +306,14 @@ fn open_source(
     handle.pass(Point::Source);
     let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
     handle.check()?;
-    let (file, stamp) = opened?;
-    if stamp != upload.settled {
-        return Err(Trouble::Changed);
-    }
+    let (file, _) = opened?;
     let (pause, mut left) = (
         setup.timers.read_lock_interval,
         setup.timers.read_lock_retries,
     );
-    while rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+    while let Err(locked) = spool::locked::share(&file) {
         if left == 0 {
-            return Err(Trouble::Source(
-                "the source is locked by another process".into(),
-            ));
+            return Err(Trouble::Source(format!("the source is {locked}")));
         }
         left -= 1;
         handle.begin(Phase::Lock, Some(pause * 2 + Duration::from_secs(1)));
@@ -304,10 +322,18 @@ fn open_source(
             Ok(Err(Stop::Ended)) => return Err(Trouble::Ended),
             Err(error) => return Err(Trouble::from_io(handle, "waiting for the lock", &error)),
         }
-        info!(setup.log, "the source is locked"; "file" => escape(&upload.path), "left" => left,
-            "next" => "the lock is tried again");
+        info!(setup.log, "the source is locked"; "file" => escape(&upload.path),
+            "error" => escape(&locked.to_string()), "left" => left, "next" => "the lock is tried again");
     }
     handle.begin(Phase::LocalFile, None);
+    let unseen = |e: std::io::Error| Trouble::Source(format!("looking at the source failed: {e}"));
+    // Under the lock: who held it may have written meanwhile, or taken the marker back.
+    let stamp = spool::stamp_of(&file).map_err(unseen)?;
+    let released = spool::marker::releases(&setup.route, &upload.path).map_err(unseen)?;
+    handle.check()?;
+    if stamp != upload.settled || !released {
+        return Err(Trouble::Changed);
+    }
     Ok((file, stamp))
 }
 

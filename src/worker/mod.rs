@@ -139,6 +139,7 @@ impl Worker {
             Some(session) => session.quit(),
             None => {}
         }
+        self.setup.handle.note_session(false);
         self.setup.handle.begin(Phase::Idle, None);
     }
 

@@ -30,6 +30,7 @@ pub fn route(dir: &Path) -> Route {
         exclude: vec![],
         recursive: true,
         settle: Duration::from_millis(300),
+        ready_suffix: None,
         order: Order::Oldest,
         verify: Verify::Size,
         after: After::Delete,

@@ -344,13 +344,35 @@ impl Ftpulse {
     }
 
     /// Ends it without mercy and starts it again with the same settings and folders.
-    pub fn kill_and_restart(mut self) -> Self {
+    pub fn kill_and_restart(self) -> Self {
+        self.restart_but(&["run"], |_| ())
+    }
+
+    /// The same with other arguments.
+    pub fn kill_and_restart_as(self, args: &[&str]) -> Self {
+        self.restart_but(args, |_| ())
+    }
+
+    /// The same with a variable of the environment set, or taken away.
+    pub fn restart_with(self, name: &str, value: Option<&str>) -> Self {
+        self.restart_but(&["run"], |vars| match value {
+            Some(value) => drop(vars.insert(name.into(), value.into())),
+            None => drop(vars.remove(name)),
+        })
+    }
+
+    fn restart_but(
+        mut self,
+        args: &[&str],
+        change: impl FnOnce(&mut BTreeMap<String, String>),
+    ) -> Self {
         self.process.kill();
+        change(&mut self.vars);
         let (dir, vars) = (Arc::clone(&self.dir), std::mem::take(&mut self.vars));
         Settings {
             dir,
             vars,
-            args: std::mem::take(&mut self.args),
+            args: args.iter().map(|arg| (*arg).into()).collect(),
         }
         .start()
     }

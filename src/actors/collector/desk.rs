@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use slog::{Logger, error};
 
-use super::{Daemon, FinishedSource, Found, Lane, RouteSpool, SpoolState, TRY_AGAIN};
+use super::{Daemon, FinishedSource, Found, Lane, Revived, RouteSpool, SpoolState, TRY_AGAIN};
 use crate::spool::Clock;
 use crate::spool::watch::{FsEvent, Inlet};
 use crate::spool::work::{Command, Report, State, Work};
@@ -171,33 +171,45 @@ impl Desk {
                 let sent = self.daemon.found.try_send(Found { route, files });
                 sent.map_err(|error| Report::Found(error.into_inner().files))
             }
+            Report::Revived(files) => {
+                let sent = self.daemon.revived.try_send(Revived { route, files });
+                sent.map_err(|error| Report::Revived(error.into_inner().files))
+            }
             Report::State(state) => {
                 let State {
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
+                    dead_letters,
                 } = state;
                 let told = SpoolState {
                     route,
                     problem,
                     files,
+                    settling,
                     bytes,
                     oldest_mtime,
+                    dead_letters,
                 };
                 self.daemon.state.try_send(told).map_err(|error| {
                     let SpoolState {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
+                        dead_letters,
                         ..
                     } = error.into_inner();
                     Report::State(State {
                         problem,
                         files,
+                        settling,
                         bytes,
                         oldest_mtime,
+                        dead_letters,
                     })
                 })
             }

@@ -1,5 +1,5 @@
-//! Who gets which file when: free slots, one final name at a time, one probe for a destination
-//! that is down, old temp names when there is nothing better to do.
+//! Who gets which file when: free slots that have a seat at their destination or may take one, one
+//! final name at a time, old temp names when there is nothing better to do.
 
 use std::sync::Arc;
 
@@ -23,9 +23,18 @@ impl DaemonActor {
         if self.draining.is_some() || self.record.problem.is_some() {
             return;
         }
-        for index in 0..self.slots.len() {
-            if self.slots[index].free() {
-                self.give(index, now);
+        self.see_sessions(now);
+        // Who has a session goes first: it takes no further seat. Among the others nobody is always
+        // the first.
+        let count = self.slots.len();
+        self.turn = (self.turn + 1) % count.max(1);
+        let first = self.turn;
+        for holds in [true, false] {
+            for index in (0..count).map(|i| (i + first) % count) {
+                let slot = &self.slots[index];
+                if slot.free() && slot.has_session() == holds {
+                    self.give(index, now);
+                }
             }
         }
         for route in 0..self.routes.len() {
@@ -40,8 +49,14 @@ impl DaemonActor {
             .slots
             .iter()
             .any(|s| s.route == route && s.job.is_some());
-        // A destination that is down is probed by one slot at a time.
+        if state.no_resend.is_some() {
+            return;
+        }
+        // A folder that cannot be entered is tried by one slot at a time.
         if state.suspended || now < state.paused || (state.failures > 0 && busy) {
+            return;
+        }
+        if !self.may_begin(index, now) {
             return;
         }
         // A route that never runs dry has to tidy up as well.
@@ -115,7 +130,7 @@ impl DaemonActor {
         self.routes[route].backlog.take(now, free)
     }
 
-    fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {
+    pub(super) fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {
         self.job += 1;
         let slot = &mut self.slots[index];
         let job = Job {
@@ -126,6 +141,8 @@ impl DaemonActor {
         let given = slot.addr.try_send(Give(job)).is_ok();
         if given {
             slot.overdue = None;
+            let at = self.routes[slot.route].destination;
+            slot.opens = (!slot.has_session()).then(|| self.destinations[at].seats.era());
             slot.job = Some(Running { id: self.job, kind });
         }
         given

@@ -4,10 +4,15 @@
 //! - `slots`, `room`: the slot table, starts and restarts, the event loop of the actors;
 //! - `beats`: Pings, Pongs, interrupts;
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
-//! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished.
+//! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
+//! - `destination`: what routes to one server share, its seats;
+//! - `giving_up`: files that fail for too long;
+//! - `tell`: what it says of itself.
 
 mod beats;
+mod destination;
 mod dispatch;
+mod giving_up;
 mod leaving;
 mod record;
 mod reports;
@@ -15,34 +20,33 @@ mod room;
 mod route;
 mod slots;
 mod sources;
+mod tell;
 mod verdict;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Recipient};
 use slog::{Logger, debug, error, info};
 use tokio::sync::watch;
 
+use self::destination::Destination;
 use self::leaving::Leaving;
 use self::record::Record;
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
 use self::verdict::Recorded;
-use super::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use super::collector::{Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use super::journal::Journaled;
-use super::messages::{
-    Drain, GetIncidents, GetStatus, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick,
-};
+use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{LookUps, Point, Sabotage};
-use crate::report::{RouteStatus, Status};
 use crate::spool::journal::{Journal, Unfinished};
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
@@ -92,11 +96,14 @@ pub struct DaemonActor {
     room: Room,
     slots: Vec<Slot>,
     routes: Vec<RouteState>,
+    destinations: Vec<Destination>,
     leaving: Vec<Leaving>,
     unsent: VecDeque<Unsent>,
     incidents: VecDeque<Recorded>,
     incident: u64,
     job: u64,
+    /// The slot that is looked at first when work is given.
+    turn: usize,
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
@@ -139,6 +146,8 @@ pub struct Parts {
     pub journal: Journal,
     /// What it knows from an earlier life.
     pub unfinished: Vec<Unfinished>,
+    /// Why routes that keep their files must not send.
+    pub no_resend: Option<String>,
 }
 
 impl DaemonActor {
@@ -152,10 +161,15 @@ impl DaemonActor {
         };
         debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
             "next" => "they answer for silent workers");
-        let state = |r: &Arc<_>| RouteState::new(Arc::clone(r), look_ups.of_another_route());
+        let state = |r: &Arc<_>| {
+            let mut state = RouteState::new(Arc::clone(r), look_ups.of_another_route());
+            state.keep_from_sending(parts.no_resend.as_ref());
+            state
+        };
         let routes: Vec<_> = parts.config.routes.values().map(state).collect();
-        Self {
+        let mut daemon = Self {
             routes,
+            destinations: Vec::new(),
             config: parts.config,
             agent: parts.agent,
             peers: parts.peers,
@@ -168,6 +182,7 @@ impl DaemonActor {
             incidents: VecDeque::new(),
             incident: 0,
             job: 0,
+            turn: 0,
             targets: HashMap::new(),
             vouchers,
             record: Record::new(parts.journal),
@@ -181,7 +196,9 @@ impl DaemonActor {
             started: clock::unix(),
             over: Some(parts.over),
             sabotage: parts.sabotage,
-        }
+        };
+        daemon.make_destinations();
+        daemon
     }
 
     fn finish_service(&mut self, how: Over) {
@@ -279,6 +296,7 @@ impl Actor for DaemonActor {
         let this = ctx.address();
         let unfinished = std::mem::take(&mut self.unfinished);
         self.remember(unfinished);
+        self.tell_problems();
         self.make_slots(&this);
         for index in 0..self.routes.len() {
             self.want(index);
@@ -304,6 +322,7 @@ impl Handler<Tick> for DaemonActor {
         self.see_them_leave(now);
         self.see_the_others();
         self.retry_journal(now);
+        self.age_routes(now);
         self.dispatch(now);
         self.drain(now);
     }
@@ -364,6 +383,14 @@ impl Handler<SpoolState> for DaemonActor {
     }
 }
 
+impl Handler<Revived> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, revived: Revived, _: &mut Self::Context) {
+        self.revived(&revived);
+    }
+}
+
 impl Handler<FinishedSource> for DaemonActor {
     type Result = ();
 
@@ -391,50 +418,5 @@ impl Handler<Drain> for DaemonActor {
             self.draining = Some(drain.until);
         }
         self.drain(clock::mono());
-    }
-}
-
-impl Handler<GetStatus> for DaemonActor {
-    type Result = MessageResult<GetStatus>;
-
-    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        let now = clock::mono();
-        let routes = self
-            .routes
-            .iter()
-            .enumerate()
-            .map(|(index, route)| RouteStatus {
-                slots: self
-                    .slots
-                    .iter()
-                    .filter(|s| s.route == index)
-                    .map(Slot::status)
-                    .collect(),
-                ..route.status(now)
-            });
-        MessageResult(Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            started_at: self.started,
-            draining: self.draining.is_some(),
-            journal_problem: self.record.problem.clone(),
-            routes: routes.collect(),
-            stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
-                + self.look_ups.stranded(),
-            ..Status::default()
-        })
-    }
-}
-
-impl Handler<GetIncidents> for DaemonActor {
-    type Result = MessageResult<GetIncidents>;
-
-    fn handle(&mut self, _: GetIncidents, _: &mut Self::Context) -> Self::Result {
-        MessageResult(
-            self.incidents
-                .iter()
-                .rev()
-                .map(|r| r.incident.clone())
-                .collect(),
-        )
     }
 }

@@ -8,13 +8,15 @@ use std::sync::Arc;
 use slog::{info, warn};
 
 use super::DaemonActor;
-use super::route::FileFacts;
+use super::giving_up::{Since, fresh};
+use super::route::{FailedBefore, FileFacts};
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
-use crate::spool::journal::{Change, Done, Journal, Key, Unfinished};
+use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished};
 
 /// How often a journal that cannot be written is tried again.
 const AGAIN: Mono = Mono::from_secs(1);
@@ -74,7 +76,7 @@ impl DaemonActor {
         &self,
         route: usize,
         path: &str,
-        failures: u32,
+        (failures, failing): (u32, Failing),
         pause: Mono,
         error: &str,
     ) {
@@ -83,6 +85,7 @@ impl DaemonActor {
             failures,
             next: clock::unix() + pause.as_secs_f64(),
             error: error.to_owned(),
+            failing,
         });
     }
 
@@ -137,6 +140,7 @@ impl DaemonActor {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
                     {
+                        failpoint::at("delivery-stands");
                         self.finish(route, &path, sent);
                     }
                 }
@@ -218,17 +222,19 @@ impl DaemonActor {
             doubts += usize::from(!attempts.is_empty());
             sources += usize::from(file.delivered.is_some());
             let open = !attempts.is_empty() || file.delivered.is_some();
+            let stamp = stamp.unwrap_or(Stamp {
+                dev: 0,
+                ino: 0,
+                size: 0,
+                mtime_ns: 0,
+            });
+            let time = self.routes[route].time;
             let facts = FileFacts {
-                stamp: stamp.unwrap_or(Stamp {
-                    dev: 0,
-                    ino: 0,
-                    size: 0,
-                    mtime_ns: 0,
-                }),
                 failures: file.failures,
+                failing: file.failing.map(|told| Since::known(told, time)),
                 doubts: attempts,
-                incident: None,
                 delivered: file.delivered,
+                ..fresh(stamp)
             };
             let until = now + Mono::from_secs_f64(wait);
             if open {
@@ -238,9 +244,12 @@ impl DaemonActor {
                     .backlog
                     .add_waiting(&of.path, facts, until);
             } else {
-                self.routes[route]
-                    .failed_before
-                    .insert(of.path, (facts.failures, until));
+                let before = FailedBefore {
+                    failures: facts.failures,
+                    failing: file.failing,
+                    until,
+                };
+                self.routes[route].failed_before.insert(of.path, before);
             }
         }
         if doubts + sources > 0 {

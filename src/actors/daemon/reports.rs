@@ -8,12 +8,12 @@ use slog::{info, warn};
 use super::DaemonActor;
 use super::route::Due;
 use super::slots::RunningKind;
-use crate::actors::messages::Seats;
 use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::core::names::{AttemptResult, Cause, FileOutcome, Phase};
 use crate::core::retry::Backoff;
 use crate::core::stall;
+use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -27,6 +27,8 @@ pub(super) struct Failed<'a> {
     pub incident: Option<u64>,
     /// Why it was over its bound, if it was.
     pub cause: Option<Cause>,
+    /// The destination took the session away (421): not the file's failure.
+    pub seat_lost: bool,
     /// Bytes of it handed to the kernel.
     pub sent: u64,
     pub error: &'a str,
@@ -43,6 +45,8 @@ impl DaemonActor {
     }
 
     pub(super) fn outcome(&mut self, report: Report, now: Mono) {
+        // What one report means depends on who has a session by now.
+        self.see_sessions(now);
         let slot = &mut self.slots[report.slot];
         let route = slot.route;
         let current =
@@ -55,17 +59,24 @@ impl DaemonActor {
         let Some(job) = slot.job.take() else { return };
         let sent = slot.handle.as_ref().map_or(0, |h| h.bytes());
         let overdue = slot.overdue.take();
+        if session_stood(&report.result) || slot.has_session() {
+            self.session_came(report.slot, now);
+            self.routes[route].failures = 0;
+        }
         let cause = |failure: &Failure| timeout_cause(failure, overdue);
         match (job.kind, report.result) {
             (RunningKind::Sweep { temps }, JobResult::Failed(failure)) => {
                 self.sweep_again(route, temps, now);
-                self.destination(route, &failure, cause(&failure), now);
+                if !failure.connected {
+                    self.count_timeout(route, &failure);
+                    self.no_session(report.slot, &failure, cause(&failure), now);
+                }
             }
             (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
-                self.routes[route].failures = 0;
                 self.sweep_again(route, left, now);
             }
-            (RunningKind::Sweep { .. }, JobResult::Delivered { .. }) => {}
+            (RunningKind::Sweep { .. }, JobResult::Delivered { .. } | JobResult::Parted)
+            | (RunningKind::Part, _) => {}
             (
                 RunningKind::Upload { path, .. },
                 JobResult::Delivered {
@@ -81,16 +92,21 @@ impl DaemonActor {
                     attempt: Some(attempt),
                     incident: None,
                     cause: cause(&failure),
+                    seat_lost: failure.connected && failure.code == Some(421),
                     sent,
                     error: &failure.error,
                 };
-                self.failed(route, &path, failed, &failure, now);
+                self.failed(report.slot, &path, failed, &failure, now);
             }
-            (RunningKind::Upload { path, attempt }, JobResult::Swept { .. }) => {
+            (
+                RunningKind::Upload { path, attempt },
+                JobResult::Swept { .. } | JobResult::Parted,
+            ) => {
                 let failed = Failed {
                     attempt: Some(attempt),
                     incident: None,
                     cause: None,
+                    seat_lost: false,
                     sent,
                     error: "a report of another job",
                 };
@@ -107,8 +123,8 @@ impl DaemonActor {
         bytes: u64,
         took: Mono,
     ) {
+        failpoint::at("delivery-reported");
         let name = self.routes[route].config.name.clone();
-        self.routes[route].failures = 0;
         self.routes[route].delivered += 1;
         self.metrics.files(&name, FileOutcome::Delivered).inc();
         self.metrics.upload_attempts(&name, AttemptResult::Ok).inc();
@@ -123,6 +139,7 @@ impl DaemonActor {
         let sent = source.unwrap_or(facts.stamp);
         facts.delivered = Some(sent);
         facts.failures = 0;
+        facts.seats_lost = 0;
         facts.doubts.clear();
         let incident = facts.incident.take();
         info!(self.log, "file delivered"; "route" => &name, "file" => escape(path).into_owned(),
@@ -135,12 +152,13 @@ impl DaemonActor {
 
     fn failed(
         &mut self,
-        route: usize,
+        slot: usize,
         path: &str,
         failed: Failed<'_>,
         failure: &Failure,
         now: Mono,
     ) {
+        let route = self.slots[slot].route;
         let name = self.routes[route].config.name.clone();
         let result = match failure.kind {
             FailureKind::Timeout => AttemptResult::Timeout,
@@ -154,10 +172,10 @@ impl DaemonActor {
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
         }
-        // A source that cannot be read says nothing of the destination.
-        if failure.connected && failure.kind != FailureKind::Source {
-            self.routes[route].failures = 0;
-            self.ask_for_seat(route, failure);
+        self.count_timeout(route, failure);
+        if failed.seat_lost {
+            self.seat_lost(route, now);
+            self.ask_for_seat(self.routes[route].destination, failure);
         }
         match failure.kind {
             FailureKind::Journal => {
@@ -168,15 +186,17 @@ impl DaemonActor {
                 self.source_gone(route, path, failed, failure, now);
             }
             _ if !failure.connected => {
-                self.destination(route, failure, failed.cause, now);
+                self.no_session(slot, failure, failed.cause, now);
                 self.take_back(route, path, now);
             }
-            _ => {
-                if failure.kind == FailureKind::Timeout {
-                    self.metrics.timeouts(&name, failure.phase).inc();
-                }
-                self.retry(route, path, failed, now);
-            }
+            _ => self.retry(route, path, failed, now),
+        }
+    }
+
+    fn count_timeout(&self, route: usize, failure: &Failure) {
+        if failure.kind == FailureKind::Timeout {
+            let name = &self.routes[route].config.name;
+            self.metrics.timeouts(name, failure.phase).inc();
         }
     }
 
@@ -215,60 +235,36 @@ impl DaemonActor {
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
         };
-        facts.failures += 1;
+        let count = if failed.seat_lost {
+            &mut facts.seats_lost
+        } else {
+            &mut facts.failures
+        };
+        *count += 1;
+        let pause = backoff.pause(*count, token::random());
         facts.incident = failed.incident.or(facts.incident);
         facts.doubts.extend(failed.attempt);
         facts.doubts.retain(|a| a.stage() != Stage::Opened);
         let in_doubt = !facts.doubts.is_empty();
-        let (failures, pause) = (
-            facts.failures,
-            backoff.pause(facts.failures, token::random()),
-        );
+        let failures = facts.failures;
+        let failing = self.failing(route, path).filter(|_| !failed.seat_lost);
+        let over = failing.is_some_and(|f| self.is_too_long(f));
         warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
-            "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
-            "cause" => failed.cause.map(Cause::as_str),
-            "error" => escape(failed.error).into_owned(), "next" => format!("retry in {pause:.1?}"));
-        self.note_waiting(route, path, failures, pause, failed.error);
+        "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
+        "cause" => failed.cause.map(Cause::as_str),
+        "error" => escape(failed.error).into_owned(), "next" => if over {
+            "it has failed for too long: it is given up, unless an attempt is in doubt".into()
+        } else {
+            format!("retry in {pause:.1?}")
+        });
         self.routes[route].last_failure = Some((path.into(), failed.error.to_owned()));
+        if let Some(failing) = failing {
+            self.note_waiting(route, path, (failures, failing), pause, failed.error);
+            if self.give_up(route, path, failing, failed.error) {
+                return;
+            }
+        }
         self.take_back(route, path, now + pause);
-    }
-
-    /// No session came to be: not the file's failure, the destination's.
-    fn destination(&mut self, route: usize, failure: &Failure, cause: Option<Cause>, now: Mono) {
-        let backoff = self.backoff();
-        let state = &mut self.routes[route];
-        let name = state.config.name.clone();
-        let key = state.config.server.key();
-        if failure.kind == FailureKind::Timeout {
-            self.metrics.timeouts(&name, failure.phase).inc();
-        }
-        state.failures += 1;
-        let pause = backoff.pause(state.failures, token::random());
-        state.paused = now + pause;
-        state.no_session.clone_from(&failure.error);
-        warn!(self.log, "the destination gives no session"; "route" => name,
-            "destination" => &key, "failures" => state.failures,
-            "phase" => failure.phase.as_str(), "cause" => cause.map(Cause::as_str),
-            "error" => escape(&failure.error).into_owned(),
-            "next" => format!("again in {pause:.1?}; files wait and lose nothing"));
-        self.ask_for_seat(route, failure);
-    }
-
-    /// Our own ghosts in the quarantine may hold the seats that the server says are taken.
-    fn ask_for_seat(&self, route: usize, failure: &Failure) {
-        let state = &self.routes[route];
-        let no_seat = match failure.code {
-            Some(421) => true,
-            // 530 before any success is a wrong password.
-            Some(530) => state.delivered > 0,
-            _ => false,
-        };
-        if no_seat {
-            // No room for it: the next failure says it again.
-            let _ = self.peers.seats.try_send(Seats {
-                destination: state.config.server.key(),
-            });
-        }
     }
 }
 
@@ -278,4 +274,14 @@ fn timeout_cause(failure: &Failure, overdue: Option<(Phase, Cause)>) -> Option<C
     let seen = overdue.filter(|(phase, _)| *phase == failure.phase);
     let cause = || seen.map_or(stall::of_phase(failure.phase), |(_, cause)| cause);
     (failure.kind == FailureKind::Timeout).then(cause)
+}
+
+/// Whether a job that ended so had a session. A source that cannot be read says nothing of it.
+fn session_stood(result: &JobResult) -> bool {
+    match result {
+        JobResult::Delivered { bytes, .. } => *bytes > 0,
+        JobResult::Swept { .. } => true,
+        JobResult::Parted => false,
+        JobResult::Failed(failure) => failure.connected && failure.kind != FailureKind::Source,
+    }
 }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use slog::{Logger, error, info};
 
-use crate::clock::Mono;
-use crate::config::Route;
+use super::destination::Destination;
+use super::giving_up::Since;
+use crate::clock::{self, Mono};
+use crate::config::{After, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
+use crate::spool::journal::Failing;
 
 /// Old temp names taken away in one job.
 const SWEEP_BATCH: usize = 20;
@@ -23,12 +26,23 @@ const SWEEPS: usize = 10_000;
 pub struct FileFacts {
     pub stamp: Stamp,
     pub failures: u32,
+    /// Seats at the destination lost in a row; not the file's failures.
+    pub seats_lost: u32,
+    /// Since when it fails.
+    pub failing: Option<Since>,
     /// Attempts without a clear result, oldest first.
     pub doubts: Vec<Arc<Attempt>>,
     /// The deadlock from which the file has to recover.
     pub incident: Option<u64>,
     /// It was delivered in this version; only its source is not finished yet.
     pub delivered: Option<Stamp>,
+}
+
+/// What an earlier life knew of a file that only failed.
+pub struct FailedBefore {
+    pub failures: u32,
+    pub failing: Option<Failing>,
+    pub until: Mono,
 }
 
 /// When an old temp name is swept once more.
@@ -52,32 +66,43 @@ struct OldTemp {
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
+    /// Its destination's place among the daemon's.
+    pub destination: usize,
     pub look_ups: LookUps,
     pub backlog: Backlog<FileFacts>,
     /// Files asked for and not yet come.
     pub wanted: usize,
     /// Sources that the collector is finishing.
     pub finishing: usize,
-    /// Sessions that did not come to be, in a row.
+    /// How often in a row its remote folder could not be entered.
     pub failures: u32,
     pub paused: Mono,
-    /// The last reason for which no session came to be.
+    /// Why.
     pub no_session: String,
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
+    /// Why nothing of it may be sent before a person wants it.
+    pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
-    /// Files that failed in an earlier life and have not come again: how often, and until when
-    /// they wait. Bounded by what one life can know.
-    pub failed_before: HashMap<Arc<str>, (u32, Mono)>,
+    /// Files that failed in an earlier life and have not come again. Bounded by what one life can
+    /// know.
+    pub failed_before: HashMap<Arc<str>, FailedBefore>,
+    /// How long this route could send: the clock of its failing files.
+    pub time: Mono,
+    /// When that was counted last.
+    pub aged: Mono,
     pub delivered: u64,
     pub problem: Option<String>,
+    /// Files in the spool that are not settled yet.
+    pub settling: u64,
 }
 
 impl RouteState {
     pub fn new(config: Arc<Route>, look_ups: LookUps) -> Self {
         Self {
             config,
+            destination: 0,
             look_ups,
             backlog: Backlog::default(),
             wanted: 0,
@@ -87,15 +112,19 @@ impl RouteState {
             no_session: String::new(),
             last_failure: None,
             suspended: false,
+            no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),
+            time: Mono::ZERO,
+            aged: clock::mono(),
             delivered: 0,
             problem: None,
+            settling: 0,
         }
     }
 
     /// What a person should know of this route now.
-    pub fn status(&self, now: Mono) -> RouteStatus {
+    pub fn status(&self, destination: &Destination, now: Mono) -> RouteStatus {
         let again = self.paused.saturating_sub(now).as_secs_f64();
         let failures = self.failures;
         let no_session = (failures > 0).then(|| {
@@ -107,19 +136,28 @@ impl RouteState {
 
         RouteStatus {
             name: self.config.name.clone(),
-            destination: self.config.server.key(),
+            destination: destination.key.clone(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
+            settling: self.settling,
             delivered: self.delivered,
             suspended: self
                 .suspended
-                .then(|| "two of its workers cannot end".into()),
+                .then(|| "two of its workers cannot end".into())
+                .or_else(|| self.no_resend.clone()),
             spool_problem: self.problem.clone(),
-            destination_problem: no_session,
+            destination_problem: destination.problem(now).or(no_session),
             last_failure: failed
                 .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),
         }
+    }
+
+    /// A route that keeps its files must not send them all again.
+    pub fn keep_from_sending(&mut self, why: Option<&String>) {
+        self.no_resend = why
+            .filter(|_| matches!(self.config.after, After::Keep))
+            .cloned();
     }
 
     /// Suspends or resumes the route; says so once.

@@ -47,6 +47,10 @@ pub struct Slot {
     pub overdue: Option<(Phase, Cause)>,
     pub gate: Gate,
     pub job: Option<Running>,
+    /// The destination's era when a job was given to it that has to open a session first.
+    pub opens: Option<u64>,
+    /// Since when its session stands.
+    pub session_since: Mono,
 }
 
 /// What a slot's worker has been given.
@@ -64,16 +68,21 @@ pub enum RunningKind {
     Sweep {
         temps: Vec<String>,
     },
+    /// It gives its session up.
+    Part,
 }
 
 impl Slot {
     pub fn status(&self) -> SlotStatus {
-        let file = match &self.job {
+        let (file, file_bytes) = match &self.job {
             Some(Running {
-                kind: RunningKind::Upload { path, .. },
+                kind: RunningKind::Upload { path, attempt },
                 ..
-            }) => Some(log::escape(path).into_owned()),
-            _ => None,
+            }) => {
+                let size = attempt.source().map(|sent| sent.size);
+                (Some(log::escape(path).into_owned()), size)
+            }
+            _ => (None, None),
         };
         SlotStatus {
             slot: self.number,
@@ -85,12 +94,18 @@ impl Slot {
                 .into(),
             file,
             bytes_sent: self.handle.as_ref().map_or(0, |h| h.bytes()),
+            file_bytes,
             failures: self.beat.failures(),
             silence_seconds: clock::mono()
                 .saturating_sub(self.silences.last_good)
                 .as_secs_f64(),
             longest_silence_seconds: self.silences.longest.as_secs_f64(),
         }
+    }
+
+    /// Whether it takes a seat at its destination.
+    pub fn has_session(&self) -> bool {
+        self.handle.as_ref().is_some_and(|h| h.has_session())
     }
 
     /// Ready for a job.
@@ -133,6 +148,8 @@ impl DaemonActor {
                     // Who is convicted has lived for as long; who dies sooner has crashed.
                     gate: Gate::new(self.policy().shortest_life(), now),
                     job: None,
+                    opens: None,
+                    session_since: Mono::ZERO,
                 });
             }
         }

@@ -1,11 +1,15 @@
 //! The daemon's talk with the collector: credit, files found, sources to be finished or forgotten.
 
+use std::sync::Arc;
+
 use slog::{info, warn};
 
-use super::route::{FileFacts, RouteState};
+use super::giving_up::{Since, fresh};
+use super::route::RouteState;
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
 use crate::clock;
+use crate::failpoint;
 use crate::log::escape;
 use crate::spool::Stamp;
 use crate::spool::finish::Finished;
@@ -47,16 +51,16 @@ impl DaemonActor {
         for file in found.files {
             let stamp = file.stamp;
             let before = route.failed_before.remove(file.path.as_str());
-            let facts = FileFacts {
-                stamp,
-                failures: before.map_or(0, |(failures, _)| failures),
-                doubts: Vec::new(),
-                incident: None,
-                delivered: None,
-            };
+            let mut facts = fresh(stamp);
             let added = match before {
                 None => route.backlog.add(&file.path, facts),
-                Some((_, until)) => route.backlog.add_waiting(&file.path, facts, until),
+                Some(before) => {
+                    facts.failures = before.failures;
+                    // In another version it begins anew with its next failure.
+                    let time = route.time;
+                    facts.failing = before.failing.map(|told| Since::known(told, time));
+                    route.backlog.add_waiting(&file.path, facts, before.until)
+                }
             };
             if !added && let Some(known) = route.backlog.facts(&file.path) {
                 known.stamp = stamp;
@@ -72,6 +76,10 @@ impl DaemonActor {
         self.metrics.spool_files(name).set(state.files as i64);
         self.metrics.spool_bytes(name).set(state.bytes as i64);
         self.metrics.set_oldest_pending(name, state.oldest_mtime);
+        self.metrics
+            .dead_letters(name)
+            .set(state.dead_letters as i64);
+        self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();
     }
@@ -81,6 +89,7 @@ impl DaemonActor {
         let named = |r: &RouteState| {
             r.problem
                 .as_ref()
+                .or(r.no_resend.as_ref())
                 .map(|p| format!("route {}: {p}", r.config.name))
         };
         let journal = self.record.problem.as_ref();
@@ -102,6 +111,17 @@ impl DaemonActor {
     }
 
     pub(super) fn finish(&mut self, index: usize, path: &str, sent: Stamp) {
+        self.end_source(index, path, sent, None);
+    }
+
+    /// A delivered source is finished, or (with its story) one that is given up.
+    pub(super) fn end_source(
+        &mut self,
+        index: usize,
+        path: &str,
+        sent: Stamp,
+        story: Option<Arc<str>>,
+    ) {
         self.job += 1;
         self.routes[index].finishing += 1;
         let target = self.routes[index].target(path);
@@ -110,6 +130,7 @@ impl DaemonActor {
             route: self.routes[index].config.name.as_str().into(),
             path: path.into(),
             sent,
+            story,
             token: self.job,
         }));
     }
@@ -118,9 +139,15 @@ impl DaemonActor {
         let Some(index) = self.route_index(&done.route) else {
             return;
         };
+        failpoint::at("source-finished");
         self.routes[index].finishing = self.routes[index].finishing.saturating_sub(1);
         let target = self.routes[index].target(&done.path);
         self.targets.remove(&target);
+        let facts = self.routes[index].backlog.facts(&done.path);
+        let was_delivered = facts.is_some_and(|facts| facts.delivered.is_some());
+        if let Ok(Finished::Buried(place)) = &done.outcome {
+            self.dead_lettered(index, &done.path, place);
+        }
         let log = &self.log;
         let (route, file) = (&*done.route, escape(&done.path).into_owned());
         match &done.outcome {
@@ -130,11 +157,18 @@ impl DaemonActor {
                 self.note_finished(index, &done.path, kept);
             }
             Ok(Finished::Changed | Finished::SetAside(_)) => self.note_forgotten(index, &done.path),
+            Ok(Finished::Buried(_)) => {}
             Ok(_) => self.note_finished(index, &done.path, None),
             Err(_) => {}
         }
         match done.outcome {
-            Ok(Finished::Deleted | Finished::Archived(_) | Finished::Kept) => {}
+            Ok(
+                Finished::Deleted | Finished::Archived(_) | Finished::Kept | Finished::Buried(_),
+            ) => {}
+            Ok(Finished::Vanished) if !was_delivered => info!(log, "the source is gone";
+                "route" => route, "file" => file, "next" => "it is dropped; it was never delivered"),
+            Ok(Finished::Changed) if !was_delivered => info!(log, "the source is not what it was";
+                "route" => route, "file" => file, "next" => "it is sent when it has settled"),
             Ok(Finished::Vanished) => info!(log, "the delivered source is gone already";
                 "route" => route, "file" => file, "next" => "nothing is left to do"),
             Ok(Finished::Changed) => info!(log, "the source changed after it was sent";
@@ -152,9 +186,17 @@ impl DaemonActor {
                 let failures = facts.failures;
                 let pause = self.backoff().pause(failures, token::random());
                 self.routes[index].backlog.put_back(&done.path, now + pause);
-                warn!(self.log, "the delivered source cannot be finished";
-                    "route" => route, "file" => file, "error" => escape(&error).into_owned(),
-                    "next" => format!("again in {pause:.1?}; it is not sent again meanwhile"));
+                if was_delivered {
+                    warn!(self.log, "the delivered source cannot be finished";
+                        "route" => route, "file" => file, "error" => escape(&error).into_owned(),
+                        "next" => format!("again in {pause:.1?}; it is not sent again meanwhile"));
+                } else {
+                    warn!(self.log, "a file cannot be put among the dead letters";
+                        "route" => route, "file" => file, "error" => escape(&error).into_owned(),
+                        "next" => format!("it is tried again in {pause:.1?}"));
+                    let target = self.routes[index].target(&done.path);
+                    self.targets.remove(&target);
+                }
                 return;
             }
         }

@@ -75,6 +75,8 @@ impl DaemonActor {
             _ => None,
         };
         if held {
+            let at = self.routes[slot.route].destination;
+            self.destinations[at].ghosts.insert(id);
             self.unsent.push_back(Unsent::Strand(Strand {
                 incident: id,
                 route: route.as_str().into(),
@@ -148,6 +150,7 @@ impl DaemonActor {
         let route = self.slots[index].route;
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
+            Some(RunningKind::Part) => {}
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
                     self.routes[route].sweep_later(temp, None, due);
@@ -162,6 +165,7 @@ impl DaemonActor {
                     attempt: Some(attempt),
                     incident,
                     cause: None,
+                    seat_lost: false,
                     sent,
                     error: "the upload was ended",
                 };
@@ -216,6 +220,9 @@ impl DaemonActor {
             .find(|r| r.incident.id == released.incident);
         if let Some(record) = entry {
             record.incident.quarantine = Some(released.report);
+        }
+        for destination in &mut self.destinations {
+            destination.ghosts.remove(&released.incident);
         }
         // Released before its time: the server may be stopped still, and make the name again.
         let at = match released.reason {

@@ -91,6 +91,10 @@ impl Failure {
             (401, true) => format!(
                 "{place} does not take this token (401): compare it with the service's http.token"
             ),
+            (403, _) if path == "/api/retry" => format!(
+                "{place} does not do this (403): {why}; give the service's http.token here with \
+                 --token-file"
+            ),
             (403, _) => format!(
                 "{place} does not show this (403): {why}; set http.token for the service and give \
                  it here with --token-file, or ask at the service's own loopback"

@@ -6,24 +6,26 @@ use crate::cli::look::{Look, Tone};
 use crate::cli::table::{Cell, Column, names, numbers, table, words};
 use crate::cli::words::{size, span};
 use crate::log::escape;
-use crate::report::{QuarantineStatus, RouteStatus, Status};
+use crate::report::{QuarantineStatus, RouteStatus, SlotStatus, Status};
 
-const ROUTES: [Column; 6] = [
+const ROUTES: [Column; 7] = [
     words("ROUTE"),
     names("DESTINATION"),
     words("STATE"),
+    numbers("SETTLING"),
     numbers("WAITING"),
     numbers("BACKING OFF"),
     numbers("DELIVERED"),
 ];
 
-const SLOTS: [Column; 7] = [
+const SLOTS: [Column; 8] = [
     words("ROUTE"),
     numbers("SLOT"),
     numbers("EPOCH"),
     words("PHASE"),
     numbers("MISSED"),
     numbers("SENT"),
+    numbers("DONE"),
     names("FILE"),
 ];
 
@@ -101,6 +103,7 @@ fn route(route: &RouteStatus) -> Vec<Cell> {
         Cell::new(&route.name),
         Cell::new(&route.destination),
         state,
+        Cell::new(route.settling),
         Cell::new(route.waiting),
         Cell::new(route.backing_off),
         Cell::new(route.delivered),
@@ -137,9 +140,17 @@ fn slots(route: &RouteStatus) -> impl Iterator<Item = Vec<Cell>> {
             Cell::new(&slot.phase),
             Cell::toned(slot.failures, missed),
             Cell::or_dash(sent.as_deref()),
+            Cell::or_dash(progress(slot).as_deref()),
             Cell::or_dash(slot.file.as_deref()),
         ]
     })
+}
+
+/// How much of its file a slot has sent. The kernel may hold the last part of it still.
+fn progress(slot: &SlotStatus) -> Option<String> {
+    let whole = slot.file_bytes.filter(|bytes| *bytes > 0)?;
+    let percent = u128::from(slot.bytes_sent.min(whole)) * 100 / u128::from(whole);
+    Some(format!("{percent}%"))
 }
 
 fn pairs(quarantine: &QuarantineStatus, now: f64) -> Vec<Vec<Cell>> {
@@ -157,7 +168,7 @@ fn pairs(quarantine: &QuarantineStatus, now: f64) -> Vec<Vec<Cell>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{PairStatus, SlotStatus};
+    use crate::report::PairStatus;
 
     fn status() -> Status {
         let working = SlotStatus {
@@ -165,6 +176,7 @@ mod tests {
             phase: "transfer".into(),
             file: Some("big.bin".into()),
             bytes_sent: 3 << 19,
+            file_bytes: Some(4 << 20),
             failures: 2,
             ..Default::default()
         };
@@ -177,6 +189,7 @@ mod tests {
         let route = RouteStatus {
             name: "main".into(),
             destination: "user@ftp.example.net:21".into(),
+            settling: 3,
             waiting: 12,
             backing_off: 1,
             delivered: 3456,
@@ -206,12 +219,12 @@ mod tests {
 ftpulse 0.1.0, up 3m 20s
 quarantine 1 of 16 pairs, no stranded workers
 
-ROUTE  DESTINATION              STATE  WAITING  BACKING OFF  DELIVERED
-main   user@ftp.example.net:21  ok          12            1       3456
+ROUTE  DESTINATION              STATE  SETTLING  WAITING  BACKING OFF  DELIVERED
+main   user@ftp.example.net:21  ok            3       12            1       3456
 
-ROUTE  SLOT  EPOCH  PHASE     MISSED     SENT  FILE
-main      0      1  transfer       2  1.5 MiB  big.bin
-main      1      2  idle           0        -  -
+ROUTE  SLOT  EPOCH  PHASE     MISSED     SENT  DONE  FILE
+main      0      1  transfer       2  1.5 MiB   37%  big.bin
+main      1      2  idle           0        -     -  -
 
 INCIDENT  ROUTE  HELD FOR   UNSENT
        7  main     1m 40s  2.0 KiB

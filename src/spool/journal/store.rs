@@ -2,20 +2,27 @@
 //! and what is read back at the start. A file that is no journal, or is damaged, is set aside under
 //! another name and never overwritten; one of a newer version is refused.
 
+mod aside;
+mod failing;
+mod lost;
+
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Change, Key, KnownAttempt, Unfinished};
+pub use aside::OpenError;
+use aside::{Bad, set_aside};
+
+use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
 
 /// "ftpl": whose file it is.
 const APPLICATION: i32 = 0x6674_706c;
 /// One entry takes the schema from its number to the next.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE file (
         id INTEGER PRIMARY KEY,
         route TEXT NOT NULL,
@@ -50,7 +57,16 @@ const MIGRATIONS: &[&str] = &["
         mtime_ns INTEGER NOT NULL,
         PRIMARY KEY (route, path)
     ) WITHOUT ROWID;
-"];
+",
+    lost::SCHEMA,
+    failing::MIGRATION,
+];
+
+/// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
+/// a small state volume is not filled by the log of changes that need next to nothing themselves.
+const CHECKPOINT: u32 = 64;
+/// What is left of the log's file after a batch that needed more, bytes.
+const LOG: u32 = 512 << 10;
 
 /// An open journal.
 pub struct Store {
@@ -65,54 +81,13 @@ pub struct Opened {
     pub set_aside: Option<(PathBuf, String)>,
 }
 
-/// The journal cannot be used.
-#[derive(Debug)]
-pub struct OpenError {
-    path: PathBuf,
-    why: String,
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.path.display();
-        write!(
-            f,
-            "the journal {path} cannot be used: {}; give this user the right to it, or set \
-             state.dir to another folder",
-            self.why
-        )
-    }
-}
-
-impl std::error::Error for OpenError {}
-
-enum Bad {
-    /// It is set aside.
-    Unreadable(String),
-    /// It must stay as it is.
-    Refused(String),
-}
-
-impl From<rusqlite::Error> for Bad {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => Self::Unreadable(error.to_string()),
-            _ => Self::Refused(error.to_string()),
-        }
-    }
-}
-
 impl Store {
     /// Opens the journal of a state folder, or makes it.
     ///
     /// # Errors
     /// It can neither be used nor set aside.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let refused = |why: String| OpenError {
-            path: path.to_owned(),
-            why,
-        };
+        let refused = |why| OpenError::new(path, why);
         match Self::try_open(path) {
             Ok(store) => Ok(Opened {
                 store,
@@ -154,30 +129,68 @@ impl Store {
         // A machine that loses its power right after a STOR must know of it.
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
+        connection.pragma_update(None, "journal_size_limit", LOG)?;
         let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
         if check != "ok" {
             return Err(Bad::Unreadable(check));
         }
         let mut store = Self { connection };
-        store.migrate(version)?;
+        store.migrate(version, path)?;
         Ok(store)
     }
 
-    fn migrate(&mut self, from: i32) -> Result<(), Bad> {
+    fn migrate(&mut self, from: i32, path: &Path) -> Result<(), Bad> {
+        if from == MIGRATIONS.len() as i32 {
+            // A start on a full disk has to write nothing.
+            return Ok(());
+        }
         let change = self.connection.transaction()?;
         for step in MIGRATIONS.iter().skip(from.max(0) as usize) {
             change.execute_batch(step)?;
+        }
+        if from == 0 {
+            lost::note(&change, path)?;
         }
         change.pragma_update(None, "application_id", APPLICATION)?;
         change.pragma_update(None, "user_version", MIGRATIONS.len() as i32)?;
         Ok(change.commit()?)
     }
 
-    /// Writes changes in one transaction: all of them, or none.
+    /// Writes changes in one transaction: all of them, or none. Where the disk has no room for
+    /// them its log is brought home and cut, and they are tried once more.
     ///
     /// # Errors
     /// What SQLite or the disk says.
     pub fn apply<'c>(
+        &mut self,
+        changes: impl Iterator<Item = &'c Change> + Clone,
+    ) -> Result<(), rusqlite::Error> {
+        use rusqlite::ErrorCode::{DiskFull, SystemIoFailure};
+        match self.write_all(changes.clone()) {
+            Err(error) if matches!(error.sqlite_error_code(), Some(DiskFull | SystemIoFailure)) => {
+                // Where even that has no room the first error is the one to tell.
+                if self.cut_log() {
+                    self.write_all(changes)
+                } else {
+                    Err(error)
+                }
+            }
+            done => done,
+        }
+    }
+
+    /// Brings the log home and cuts its file; false if that cannot be done now.
+    fn cut_log(&self) -> bool {
+        let busy = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+                row.get::<_, i64>(0)
+            });
+        busy.is_ok_and(|busy| busy == 0)
+    }
+
+    fn write_all<'c>(
         &mut self,
         changes: impl Iterator<Item = &'c Change>,
     ) -> Result<(), rusqlite::Error> {
@@ -215,18 +228,23 @@ impl Store {
             let (file, attempt) = row?;
             attempts.entry(file).or_default().push(attempt);
         }
-        let mut query = self.connection.prepare(
-            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns FROM file ORDER BY id",
-        )?;
+        let mut query = self.connection.prepare(&format!(
+            "SELECT id, route, path, failures, next, dev, ino, size, mtime_ns, {} FROM file
+             ORDER BY id",
+            failing::COLUMNS
+        ))?;
         let rows = query.query_map([], |row| {
             let id: i64 = row.get(0)?;
-            Ok((id, key(row, 1)?, row.get(3)?, row.get(4)?, stamp(row, 5)?))
+            let counts = (row.get(3)?, row.get(4)?);
+            let failing = failing::read(row, 9)?;
+            Ok((id, key(row, 1)?, counts, failing, stamp(row, 5)?))
         })?;
         rows.map(|row| {
-            let (id, of, failures, next, delivered) = row?;
+            let (id, of, (failures, next), failing, delivered) = row?;
             Ok(Unfinished {
                 of,
                 failures,
+                failing,
                 next,
                 delivered,
                 attempts: attempts.remove(&id).unwrap_or_default(),
@@ -352,16 +370,16 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             failures,
             next,
             error,
+            failing,
         } => {
             let file = made_file_of(t, of)?;
-            t.prepare_cached("UPDATE file SET failures = ?2, next = ?3, error = ?4 WHERE id = ?1")?
-                .execute(params![file, failures, next, error])?;
+            failing::write(t, file, (*failures, *next, error), failing)?;
         }
         Change::Delivered { of, sent, at } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
-                "UPDATE file SET failures = 0, next = 0, error = NULL,
+                "UPDATE file SET failures = 0, next = 0, error = NULL, failed_first = NULL,
                      dev = ?2, ino = ?3, size = ?4, mtime_ns = ?5 WHERE id = ?1",
             )?
             .execute(params![file, dev, ino, size, mtime])?;
@@ -405,29 +423,6 @@ fn forget(t: &Transaction<'_>, of: &Key) -> Result<(), rusqlite::Error> {
     t.prepare_cached("DELETE FROM file WHERE route = ?1 AND path = ?2")?
         .execute(params![&*of.route, &*of.path])?;
     Ok(())
-}
-
-/// Renames an unreadable journal, and what SQLite keeps beside it, to names that are free.
-fn set_aside(path: &Path) -> std::io::Result<PathBuf> {
-    let with = |ending: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let free = (1..)
-        .map(|n| with(&format!(".unreadable-{n}")))
-        .find(|place| !place.exists())
-        .unwrap_or_else(|| with(".unreadable"));
-    std::fs::rename(path, &free)?;
-    for ending in ["-wal", "-shm"] {
-        let mut place = free.as_os_str().to_owned();
-        place.push(ending);
-        match std::fs::rename(with(ending), place) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-    }
-    Ok(free)
 }
 
 #[cfg(test)]

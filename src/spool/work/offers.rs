@@ -7,8 +7,9 @@ use std::time::Duration;
 use slog::warn;
 
 use super::{Candidate, FOUND_MAX, Report, State, Work};
+use crate::spool::marker;
 use crate::spool::scan::Totals;
-use crate::spool::settle::{Sight, Verdict};
+use crate::spool::settle::{Sight, Verdict, is_fresh};
 use crate::spool::source::{SourceError, open_in};
 use crate::spool::{Facts, Now};
 use crate::sys::file::{self, Writers};
@@ -64,7 +65,8 @@ impl Work {
             Ok((file, _)) if file::writers(&file) == Writers::Some => {
                 self.settle.hold(path, facts, now)
             }
-            Ok(_) => return true,
+            Ok(_) if is_fresh(&facts, now) => self.settle.let_pass(path, facts, now),
+            Ok(_) => return self.is_released(path),
             Err(error) => {
                 self.refused(path, facts, &error, now);
                 return false;
@@ -77,6 +79,23 @@ impl Work {
             Verdict::Settled => self.look_at(path, Sight::Seen, false),
         }
         false
+    }
+
+    /// Whether its marker (still) stands beside it, where the route waits for one; that one is
+    /// remembered: it goes with the source. Without it the file is not ours to look at; the
+    /// marker's coming is an event of its own, and each scan asks for it.
+    fn is_released(&mut self, path: &str) -> bool {
+        let Some(marker) = marker::path_of(&self.route, path) else {
+            return true;
+        };
+        let found = self
+            .folder
+            .root()
+            .and_then(|root| marker::look(root, &marker));
+        if let Some(marker) = found {
+            self.memory.mark(path, marker);
+        }
+        found.is_some()
     }
 
     fn refused(&mut self, path: &str, facts: Facts, error: &SourceError, now: Now) {
@@ -108,7 +127,7 @@ impl Work {
 
     /// Tells the spool's state where it changed since it was told.
     pub(super) fn tell_state(&mut self, now: Now) {
-        if !self.state_changed || now.mono < self.no_state_before {
+        if !self.state_changed || self.unread || now.mono < self.no_state_before {
             return;
         }
         self.state_changed = false;
@@ -130,8 +149,10 @@ impl Work {
         State {
             problem: self.folder.problem().map(str::to_owned),
             files: sums.files,
+            settling: self.settle.len() as u64,
             bytes: sums.bytes,
             oldest_mtime: sums.oldest_ns.map(|ns| ns as f64 / 1e9),
+            dead_letters: self.dead_letters.letters,
         }
     }
 }

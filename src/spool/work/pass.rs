@@ -45,6 +45,11 @@ impl Pass {
     pub(super) fn wake(&mut self) {
         self.gathering = true;
     }
+
+    /// Names in hand.
+    pub(super) fn gathered(&self) -> usize {
+        self.gathered.len()
+    }
 }
 
 /// A count under way.
@@ -95,6 +100,7 @@ impl Work {
             Err(error) => {
                 self.still.forget();
                 self.folder.trouble(&error);
+                self.unread = false;
                 (self.scan_ended, self.scan_length) = (now.mono, Duration::ZERO);
                 self.next_scan = now.mono + RESCAN_BLIND;
             }
@@ -147,6 +153,7 @@ impl Work {
         pass.complete &= read.as_ref().is_some_and(|finds| finds.complete);
         if let Some(finds) = read {
             pass.entries += finds.entries as u64;
+            self.entries += finds.entries as u64;
             pass.gathered.extend(finds.files);
             pass.leftovers.extend(finds.leftovers);
         }
@@ -178,6 +185,7 @@ impl Work {
             }
         }
         self.put_back(std::mem::take(&mut pass.leftovers));
+        self.unread = false;
     }
 
     fn end_pass(&mut self, pass: &Pass, ended: Mono) {
@@ -232,9 +240,9 @@ impl Work {
         });
         let now = (self.clock.now)().mono;
         count.length += now.saturating_sub(begun);
-        count
-            .totals
-            .merge(&finds.map(|finds| finds.rest).unwrap_or_default());
+        let finds = finds.unwrap_or_default();
+        self.entries += finds.entries as u64;
+        count.totals.merge(&finds.rest);
         if count.walk.ended() {
             self.rest = count.totals;
             self.count_at = now + COUNT_GAP.max(count.length * COUNT_LENGTHS);

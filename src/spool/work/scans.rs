@@ -10,8 +10,10 @@ use slog::{Logger, info, warn};
 
 use super::{BATCH, IN_HAND_MAX, Work, say};
 use crate::clock::Mono;
+use crate::config::Route;
 use crate::spool::finish::{self, Leftover};
 use crate::spool::folder::{Folder, Look};
+use crate::spool::marker;
 use crate::spool::memory::Memory;
 use crate::spool::said::Said;
 use crate::spool::scan::{Eyes, Finds, Scan, Totals};
@@ -51,6 +53,7 @@ impl Work {
 
     /// The time for a scan has come: does it, or finds that nothing has moved.
     pub(super) fn scan_due(&mut self) {
+        self.count_dead_letters();
         let periodic = !self.scan_wanted && !self.folder.blind && self.rest.files == 0;
         let now = (self.clock.now)();
         if periodic && self.left_out < LEFT_OUT_MAX {
@@ -94,6 +97,7 @@ impl Work {
             Look::Missing => {}
             Look::Taken => self.begin_anew(now.mono),
         }
+        self.unread = self.folder.root().is_some();
         self.settle.clear();
         self.waiting.clear();
         (self.pass, self.count) = (None, None);
@@ -114,11 +118,11 @@ impl Work {
         if let Ok(taking) = Taking::new(&self.route) {
             self.taking = taking;
         }
-        match finish::sweep_archive(&self.route) {
+        match finish::sweep_halves(&self.route) {
             Ok(0) => {}
-            Ok(swept) => info!(self.log, "half copies removed from the archive"; "files" => swept),
-            Err(error) => warn!(self.log, "archive cannot be read"; "error" => %error,
-                "next" => "half copies of an earlier run stay in it"),
+            Ok(swept) => info!(self.log, "half copies removed"; "files" => swept),
+            Err(error) => warn!(self.log, "half copies cannot be looked for"; "error" => %error,
+                "next" => "those of an earlier run stay"),
         }
     }
 
@@ -133,6 +137,7 @@ impl Work {
     pub(super) fn scan_below(&mut self, rel: &str) {
         let Ok(finds) = self.walk(rel) else { return };
         let now = (self.clock.now)();
+        self.entries += finds.entries as u64;
         for (path, facts) in finds.files {
             self.take_in(&path, facts, Sight::Seen, now);
         }
@@ -175,6 +180,7 @@ impl Work {
         };
         let mut sieve = Sieve {
             root: &root,
+            route,
             folder,
             settle,
             waiting,
@@ -217,6 +223,7 @@ impl Work {
 /// What a scan asks this route: whether a file is known.
 pub(super) struct Sieve<'a> {
     root: &'a OwnedFd,
+    route: &'a Route,
     folder: &'a mut Folder,
     settle: &'a mut Settle,
     waiting: &'a mut Waiting,
@@ -234,6 +241,8 @@ impl Sieve<'_> {
         !self.memory.is_offered(rel)
             && !self.memory.is_kept(rel, &facts.stamp)
             && !self.memory.is_refused(rel, facts)
+            && marker::path_of(self.route, rel)
+                .is_none_or(|m| marker::look(self.root, &m).is_some())
     }
 }
 

@@ -20,6 +20,14 @@ fn version(n: u64) -> Stamp {
     }
 }
 
+fn failing(n: u32) -> Failing {
+    Failing {
+        version: version(n.into()),
+        first: f64::from(n) / 3.0,
+        seconds: f64::from(n) / 7.0,
+    }
+}
+
 fn change() -> impl Strategy<Value = Change> {
     let of = || (0u8..2, 0u8..3).prop_map(|(r, p)| key(r, p));
     let sent = || prop::option::of((0u64..4).prop_map(version));
@@ -35,6 +43,7 @@ fn change() -> impl Strategy<Value = Change> {
             failures,
             next: f64::from(failures),
             error: "e".into(),
+            failing: failing(failures),
         }),
         (of(), 0u64..4).prop_map(|(of, n)| Change::Delivered {
             of,
@@ -62,6 +71,7 @@ impl Model {
         let made = || Unfinished {
             of: of.clone(),
             failures: 0,
+            failing: None,
             next: 0.0,
             delivered: None,
             attempts: Vec::new(),
@@ -103,14 +113,20 @@ impl Model {
                 }
             }
             Change::Waiting {
-                of, failures, next, ..
+                of,
+                failures,
+                next,
+                failing,
+                ..
             } => {
                 let file = self.file(of);
                 (file.failures, file.next) = (*failures, *next);
+                file.failing = Some(*failing);
             }
             Change::Delivered { of, sent, .. } => {
                 let file = self.file(of);
                 (file.failures, file.next) = (0, 0.0);
+                file.failing = None;
                 file.delivered = Some(*sent);
                 file.attempts.clear();
             }
@@ -231,4 +247,40 @@ fn a_batch_that_fails_changes_nothing() {
     store.apply([&change].into_iter()).unwrap();
     assert_eq!(store.unfinished().unwrap().len(), 1);
     assert_eq!(store.expire(2.0).unwrap(), 1);
+}
+
+#[test]
+fn a_journal_of_any_older_version_is_taken_on_with_what_it_knows() {
+    for old in 1..MIGRATIONS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let connection = Connection::open(&path).unwrap();
+        for step in &MIGRATIONS[..old] {
+            connection.execute_batch(step).unwrap();
+        }
+        connection
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {old};
+                 INSERT INTO file (route, path, failures, next) VALUES ('r0', 'p0', 3, 4.0);"
+            ))
+            .unwrap();
+        drop(connection);
+        let Opened {
+            mut store,
+            set_aside,
+        } = Store::open(&path).unwrap();
+        assert!(set_aside.is_none(), "version {old}");
+        let known = store.unfinished().unwrap();
+        assert_eq!((known[0].failures, known[0].failing), (3, None));
+        let waiting = Change::Waiting {
+            of: known[0].of.clone(),
+            failures: 4,
+            next: 5.0,
+            error: "e".into(),
+            failing: failing(1),
+        };
+        store.apply([waiting].iter()).unwrap();
+        let known = store.unfinished().unwrap();
+        assert_eq!((known.len(), known[0].failing), (1, Some(failing(1))));
+    }
 }

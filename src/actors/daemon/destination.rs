@@ -1,0 +1,263 @@
+//! What several routes share: a destination with its seats (`core::seats` decides, this counts
+//! who has which session). A slot without a seat waits; an idle one gives its session up when
+//! another needs the seat; a wrong password is told with the way out.
+
+use std::collections::HashSet;
+
+use slog::{error, warn};
+
+use super::DaemonActor;
+use super::slots::RunningKind;
+use crate::actors::messages::Seats as AskForSeat;
+use crate::clock::Mono;
+use crate::core::names::Cause;
+use crate::core::seats::{NoSession, Seats, Usage, Verdict, says_full};
+use crate::log::escape;
+use crate::token;
+use crate::worker::{Failure, Work};
+
+/// How long a route may keep its sessions while another one to the same destination has none.
+const TURN: Mono = Mono::from_secs(5);
+
+/// A destination as the daemon knows it.
+pub struct Destination {
+    /// `user@host:port`.
+    pub key: String,
+    pub seats: Seats,
+    /// The last reason for which no session came to be.
+    pub no_session: String,
+    /// Incidents whose pairs the quarantine holds: the server may count them as sessions.
+    pub ghosts: HashSet<u64>,
+}
+
+impl Destination {
+    /// What a person should know of it, if it gives no session.
+    pub fn problem(&self, now: Mono) -> Option<String> {
+        let failures = self.seats.failures();
+        let again = self.seats.paused().saturating_sub(now).as_secs_f64();
+        let why = escape(&self.no_session);
+        match failures {
+            0 => None,
+            _ if self.seats.wrong_login() => Some(format!(
+                "the login is refused ({failures} tries): {why}; correct user and password of \
+                 the route and restart; next try in {again:.0} s"
+            )),
+            _ => Some(format!(
+                "no session after {failures} tries: {why}; next try in {again:.1} s"
+            )),
+        }
+    }
+}
+
+impl DaemonActor {
+    /// The destinations of all routes, and which route has which.
+    pub(super) fn make_destinations(&mut self) {
+        // Where one route has the wrong password, only that one is to wait for it.
+        let login = |r: &super::RouteState| {
+            let server = &r.config.server;
+            (server.key(), server.password.clone())
+        };
+        let mut known = Vec::new();
+        for route in 0..self.routes.len() {
+            let own = login(&self.routes[route]);
+            let found = known.iter().position(|k| *k == own);
+            self.routes[route].destination = found.unwrap_or_else(|| {
+                let slots = self.routes.iter().filter(|r| login(r) == own);
+                let slots: u32 = slots.map(|r| r.config.uploaders).sum();
+                let key = own.0.clone();
+                known.push(own);
+                self.destinations.push(Destination {
+                    seats: Seats::new(slots as usize),
+                    key,
+                    no_session: String::new(),
+                    ghosts: HashSet::new(),
+                });
+                self.destinations.len() - 1
+            });
+        }
+    }
+
+    fn usage(&self, destination: usize) -> Usage {
+        let mut usage = Usage {
+            ghosts: self.destinations[destination].ghosts.len(),
+            ..Usage::default()
+        };
+        let own = |s: &&super::Slot| self.routes[s.route].destination == destination;
+        for slot in self.slots.iter().filter(own) {
+            let (works, stands) = (slot.job.is_some(), slot.has_session());
+            usage.working += usize::from(works);
+            usage.standing += usize::from(stands);
+            usage.opening += usize::from(works && !stands);
+        }
+        usage
+    }
+
+    /// Takes note of the sessions that came to be since the last look.
+    pub(super) fn see_sessions(&mut self, now: Mono) {
+        for index in 0..self.slots.len() {
+            if self.slots[index].opens.is_some() && self.slots[index].has_session() {
+                self.session_came(index, now);
+            }
+        }
+    }
+
+    /// The session that this slot's job had to open came to be.
+    pub(super) fn session_came(&mut self, index: usize, now: Mono) {
+        let slot = &mut self.slots[index];
+        let Some(era) = slot.opens.take() else { return };
+        slot.session_since = now;
+        let destination = &mut self.destinations[self.routes[slot.route].destination];
+        let ghosts = destination.ghosts.len();
+        destination.seats.opened(era, ghosts, now);
+    }
+
+    /// Whether this free slot may begin something now, as far as its destination goes.
+    pub(super) fn may_begin(&mut self, index: usize, now: Mono) -> bool {
+        let route = self.slots[index].route;
+        let at = self.routes[route].destination;
+        let (holds, usage) = (self.slots[index].has_session(), self.usage(at));
+        let seats = &mut self.destinations[at].seats;
+        if seats.may_begin(holds, usage, now) {
+            // Where seats are few a route must not sit on them while another has none.
+            let stays = !holds
+                || !seats.limited()
+                || now < self.slots[index].session_since + TURN
+                || !self.is_starving(at, now);
+            return stays || !self.part(index);
+        }
+        let wanting = self.routes[route].backlog.due(now) > 0;
+        if !wanting || now < seats.paused() || seats.failures() > 0 {
+            return false;
+        }
+        if usage.opening == 0 && self.part_an_idle_one(at) {
+            return false;
+        }
+        self.destinations[at].seats.raise(usage, now)
+    }
+
+    /// Whether a route of this destination has files but no session.
+    fn is_starving(&self, destination: usize, now: Mono) -> bool {
+        let own = |route: &usize| self.routes[*route].destination == destination;
+        (0..self.routes.len()).filter(own).any(|route| {
+            let state = &self.routes[route];
+            let mut slots = self.slots.iter().filter(|s| s.route == route);
+            let none = slots.all(|s| s.job.is_none() && !s.has_session());
+            none && !state.suspended && now >= state.paused && state.backlog.due(now) > 0
+        })
+    }
+
+    /// Has an idle slot give its session up. Whoever had work for it would have got it before.
+    fn part_an_idle_one(&mut self, destination: usize) -> bool {
+        let idle = |s: &super::Slot| {
+            s.free() && s.has_session() && self.routes[s.route].destination == destination
+        };
+        let found = self.slots.iter().position(idle);
+        found.is_some_and(|index| self.part(index))
+    }
+
+    fn part(&mut self, index: usize) -> bool {
+        self.hand_over(index, Work::Part, RunningKind::Part)
+    }
+
+    /// No session came to be: not the file's failure, the destination's (or, once the login was
+    /// taken, the route's: its folder cannot be entered).
+    pub(super) fn no_session(
+        &mut self,
+        index: usize,
+        failure: &Failure,
+        cause: Option<Cause>,
+        now: Mono,
+    ) {
+        let route = self.slots[index].route;
+        if failure.logged_in {
+            self.session_came(index, now);
+            return self.no_folder(route, failure, now);
+        }
+        let at = self.routes[route].destination;
+        let (backoff, usage) = (self.backoff(), self.usage(at));
+        let opens = self.slots[index].opens.take();
+        let destination = &mut self.destinations[at];
+        let no_session = NoSession {
+            login_refused: failure.code == Some(530) && !says_full(&failure.error),
+            era: opens.unwrap_or(destination.seats.era()),
+            usage,
+        };
+        let verdict = destination
+            .seats
+            .failed(no_session, backoff, token::random(), now);
+        destination.no_session.clone_from(&failure.error);
+        let name = &self.routes[route].config.name;
+        let next = match verdict {
+            Verdict::NoSeat { allowed } => {
+                format!("{allowed} at once until it grants more; files wait and lose nothing")
+            }
+            Verdict::Down { pause } => {
+                format!("again in {pause:.1?}; files wait and lose nothing")
+            }
+            Verdict::Login { pause } => format!(
+                "correct routes.{name}.user and .password and restart; else again in {pause:.0?}, \
+                 by one session, so that the account is not locked; files wait and lose nothing"
+            ),
+        };
+        let (key, error) = (&destination.key, escape(&failure.error).into_owned());
+        let (failures, phase) = (destination.seats.failures(), failure.phase.as_str());
+        let cause = cause.map(Cause::as_str);
+        if matches!(verdict, Verdict::Login { .. }) {
+            error!(self.log, "the destination gives no session"; "route" => name,
+                "destination" => key, "failures" => failures, "login" => "refused",
+                "error" => error, "next" => next);
+        } else {
+            warn!(self.log, "the destination gives no session"; "route" => name,
+                "destination" => key, "failures" => failures, "phase" => phase, "cause" => cause,
+                "error" => error, "next" => next);
+        }
+        self.ask_for_seat(at, failure);
+    }
+
+    /// The login was taken, but the route's folder can neither be entered nor made.
+    fn no_folder(&mut self, route: usize, failure: &Failure, now: Mono) {
+        let backoff = self.backoff();
+        let state = &mut self.routes[route];
+        state.failures += 1;
+        let pause = backoff.pause(state.failures, token::random());
+        state.paused = now + pause;
+        state.no_session.clone_from(&failure.error);
+        let at = state.destination;
+        warn!(self.log, "the destination gives no session"; "route" => &state.config.name,
+            "destination" => &self.destinations[at].key, "failures" => state.failures,
+            "phase" => failure.phase.as_str(), "error" => escape(&failure.error).into_owned(),
+            "next" => format!("again in {pause:.1?}; files wait and lose nothing"));
+    }
+
+    /// A session that stood was taken away by a 421.
+    pub(super) fn seat_lost(&mut self, route: usize, now: Mono) {
+        let at = self.routes[route].destination;
+        let (backoff, usage) = (self.backoff(), self.usage(at));
+        if usage.standing > 0 {
+            let seats = &mut self.destinations[at].seats;
+            let no_session = NoSession {
+                login_refused: false,
+                era: seats.era(),
+                usage,
+            };
+            seats.failed(no_session, backoff, 0.5, now);
+        }
+    }
+
+    /// Our own ghosts in the quarantine may hold the seats that the server says are taken.
+    pub(super) fn ask_for_seat(&self, at: usize, failure: &Failure) {
+        let destination = &self.destinations[at];
+        let no_seat = match failure.code {
+            Some(421) => true,
+            // 530 before any success is a wrong password.
+            Some(530) => destination.seats.known(),
+            _ => false,
+        };
+        if no_seat {
+            // No room for it: the next failure says it again.
+            let _ = self.peers.seats.try_send(AskForSeat {
+                destination: destination.key.clone(),
+            });
+        }
+    }
+}
