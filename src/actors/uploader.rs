@@ -13,7 +13,7 @@ use slog::{Logger, error, warn};
 
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
 use crate::config::{Route, Timers};
-use crate::ftp::Setup;
+use crate::ftp::{Limit, Setup};
 use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::worker::{self, Mailbox};
@@ -38,6 +38,8 @@ pub struct Slot {
     pub detection: std::time::Duration,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// The route's rate limit.
+    pub limit: Limit,
     /// The journal.
     pub journal: Journal,
     /// What a test has armed.
@@ -79,6 +81,7 @@ impl UploaderActor {
             timers: slot.timers.clone(),
             detection: slot.detection,
             look_ups: slot.look_ups.clone(),
+            limit: slot.limit.clone(),
             journal: slot.journal.clone(),
             log: slot.log.clone(),
         };

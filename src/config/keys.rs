@@ -200,7 +200,7 @@ pub static KEYS: &[Key] = &[
     Key::absent("routes.NAME.ready_suffix", Text, ".ready", "A file is taken when its name with this suffix appears; it need not settle then."),
     Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"], &[]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
     Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Routes with a higher one go first.").later(),
-    Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most.").later(),
+    Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most, of all its uploaders together."),
     Key::new("routes.NAME.publish", Choice(&["rename"], &["direct"]), "rename", "How a file gets its final name."),
     Key::absent("routes.NAME.temp_pattern", Text, "{name}.{token}.part", "Form of the temporary name.").later(),
     Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is written after each delivery.").later(),

@@ -148,6 +148,8 @@ pub struct Route {
     pub ready_suffix: Option<String>,
     /// The order of dispatch.
     pub order: Order,
+    /// Bytes a second at most, of all its uploaders together.
+    pub rate_limit: Option<u64>,
     /// How the sent file is verified before it is published.
     pub verify: Verify,
     /// What becomes of the source after its delivery.

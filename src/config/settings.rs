@@ -158,6 +158,14 @@ impl Settings {
         })
     }
 
+    pub fn size_or_none(&self, name: &str) -> Option<u64> {
+        self.certain(name, |typed| match typed {
+            Typed::Size(size) => Some(Some(*size)),
+            Typed::None => Some(None),
+            _ => None,
+        })
+    }
+
     pub fn share(&self, name: &str) -> f64 {
         self.certain(name, |typed| match typed {
             Typed::Share(share) => Some(*share),

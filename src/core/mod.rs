@@ -2,6 +2,7 @@
 //! time is a parameter. Every file is tested with random histories beside its code.
 
 pub mod backlog;
+pub mod bucket;
 pub mod evidence;
 pub mod heartbeat;
 pub mod journey;

@@ -4,6 +4,7 @@
 
 mod dial;
 mod error;
+mod pace;
 mod plain;
 mod probe;
 mod publish;
@@ -12,6 +13,7 @@ mod transfer;
 mod wire;
 
 pub use error::Trouble;
+pub use pace::Limit;
 pub use probe::{Features, Listing};
 pub use publish::{Resolved, resolve, take_away};
 pub use session::{Session, Setup};

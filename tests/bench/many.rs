@@ -61,7 +61,10 @@ fn measure(files: u64, folders: u64, after: &str) {
         .route_to("main", &lab.url("in"), lab.password())
         .key("routes.main.settle", "0s")
         .key("routes.main.after", after)
-        .key("routes.main.uploaders", setting("FTPULSE_BENCH_UPLOADERS", 4));
+        .key(
+            "routes.main.uploaders",
+            setting("FTPULSE_BENCH_UPLOADERS", 4),
+        );
     fill(&settings.spool("main"), files, folders);
     let program = std::env::var("FTPULSE_BENCH_PROGRAM");
     let program = program.unwrap_or_else(|_| env!("CARGO_BIN_EXE_ftpulse").into());
@@ -70,26 +73,36 @@ fn measure(files: u64, folders: u64, after: &str) {
     service.wait_listening();
     let first = service.wait_log_within(Duration::from_secs(600), "file delivered", |_| true);
     let first_after = (clock::mono() - began).as_secs_f64();
-    println!("  first delivered {first_after:.2} s after the start ({})", first["file"]);
+    println!(
+        "  first delivered {first_after:.2} s after the start ({})",
+        first["file"]
+    );
     let pid = service.pid();
     let bound = Duration::from_secs(setting("FTPULSE_BENCH_SECONDS", 24 * 3600));
     let step = (files / 10).max(1) as f64;
     let (mut at, mut since) = (0.0, clock::mono());
-    println!("  {:>9} {:>9} {:>9} {:>9} {:>9}", "delivered", "seconds", "files/s", "rss MiB", "waiting");
+    println!(
+        "  {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "delivered", "seconds", "files/s", "rss MiB", "waiting"
+    );
     while at < files as f64 {
         let goal = (at + step).min(files as f64);
-        let now = wait_for("a tenth is delivered", Duration::from_secs(24 * 3600), || {
-            let_pass(Duration::from_millis(500));
-            let over = clock::mono() > began + bound;
-            Some(delivered(&service)).filter(|n| *n >= goal || over)
-        });
+        let now = wait_for(
+            "a tenth is delivered",
+            Duration::from_secs(24 * 3600),
+            || {
+                let_pass(Duration::from_millis(500));
+                let over = clock::mono() > began + bound;
+                Some(delivered(&service)).filter(|n| *n >= goal || over)
+            },
+        );
         let time = clock::mono();
         let waiting = service.metrics().sum("ftpulse_spool_files", &[]);
         println!(
             "  {now:>9} {:>9.1} {:>9.0} {:>9.1} {waiting:>9}",
             (time - began).as_secs_f64(),
             (now - at) / (time - since).as_secs_f64(),
-            rss_of(pid) as f64 / (1024.0 * 1024.0),
+            rss_of(pid).now as f64 / 1024.0,
         );
         (at, since) = (now, time);
         if time > began + bound {

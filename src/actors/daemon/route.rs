@@ -11,6 +11,7 @@ use super::giving_up::Since;
 use crate::clock::{self, Mono};
 use crate::config::{After, Route};
 use crate::core::backlog::{Backlog, Place};
+use crate::ftp::Limit;
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
@@ -69,6 +70,8 @@ pub struct RouteState {
     /// Its destination's place among the daemon's.
     pub destination: usize,
     pub look_ups: LookUps,
+    /// Its rate limit, shared by its uploaders.
+    pub limit: Limit,
     pub backlog: Backlog<FileFacts>,
     /// Files asked for and not yet come.
     pub wanted: usize,
@@ -101,6 +104,7 @@ pub struct RouteState {
 impl RouteState {
     pub fn new(config: Arc<Route>, look_ups: LookUps) -> Self {
         Self {
+            limit: Limit::new(config.rate_limit),
             config,
             destination: 0,
             look_ups,

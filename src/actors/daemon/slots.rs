@@ -179,6 +179,7 @@ impl DaemonActor {
             timers: self.config.timers.clone(),
             detection: self.detection(),
             look_ups: self.routes[route].look_ups.clone(),
+            limit: self.routes[route].limit.clone(),
             journal: self.record.journal.clone(),
             sabotage: self.sabotage.of_route(&self.routes[route].config.name),
             ready: this.clone().recipient(),
