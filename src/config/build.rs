@@ -197,6 +197,7 @@ impl Builder {
                 "name" => Order::Name,
                 _ => Order::Oldest,
             },
+            priority: s.signed(&name("priority")),
             rate_limit: s.size_or_none(&name("rate_limit")),
             verify: if s.choice(&name("verify")) == "none" {
                 Verify::None

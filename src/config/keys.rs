@@ -199,7 +199,7 @@ pub static KEYS: &[Key] = &[
     Key::new("routes.NAME.settle", Duration("0s", "24h"), "5s", "How long a file must stay unchanged before it is taken."),
     Key::absent("routes.NAME.ready_suffix", Text, ".ready", "A file is taken when its name with this suffix appears; it need not settle then."),
     Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"], &[]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
-    Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Routes with a higher one go first.").later(),
+    Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Where routes share the seats of a destination, those with a higher one go first; one that got none for a minute has its turn."),
     Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most, of all its uploaders together."),
     Key::new("routes.NAME.publish", Choice(&["rename"], &["direct"]), "rename", "How a file gets its final name."),
     Key::absent("routes.NAME.temp_pattern", Text, "{name}.{token}.part", "Form of the temporary name.").later(),

@@ -3,6 +3,7 @@
 
 pub mod backlog;
 pub mod bucket;
+pub mod claim;
 pub mod evidence;
 pub mod heartbeat;
 pub mod journey;

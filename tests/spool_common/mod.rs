@@ -32,6 +32,7 @@ pub fn route(dir: &Path) -> Route {
         settle: Duration::from_millis(300),
         ready_suffix: None,
         order: Order::Oldest,
+        priority: 0,
         rate_limit: None,
         verify: Verify::Size,
         after: After::Delete,

@@ -1,6 +1,7 @@
 //! Who gets which file when: free slots that have a seat at their destination or may take one, one
 //! final name at a time, old temp names when there is nothing better to do.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::DaemonActor;
@@ -24,13 +25,16 @@ impl DaemonActor {
             return;
         }
         self.see_sessions(now);
-        // Who has a session goes first: it takes no further seat. Among the others nobody is always
-        // the first.
+        self.see_hunger(now);
+        // Who has a session goes first: it takes no further seat. Among the others the route of the
+        // greater claim, and among equals nobody is always the first.
         let count = self.slots.len();
         self.turn = (self.turn + 1) % count.max(1);
         let first = self.turn;
+        let mut order: Vec<usize> = (0..count).map(|i| (i + first) % count).collect();
+        order.sort_by_key(|index| Reverse(self.claim(self.slots[*index].route, now)));
         for holds in [true, false] {
-            for index in (0..count).map(|i| (i + first) % count) {
+            for &index in &order {
                 let slot = &self.slots[index];
                 if slot.free() && slot.has_session() == holds {
                     self.give(index, now);

@@ -85,6 +85,8 @@ pub struct RouteState {
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
+    /// Since when it has files and no session.
+    pub hungry: Option<Mono>,
     /// Why nothing of it may be sent before a person wants it.
     pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
@@ -116,6 +118,7 @@ impl RouteState {
             no_session: String::new(),
             last_failure: None,
             suspended: false,
+            hungry: None,
             no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),
