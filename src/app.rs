@@ -2,11 +2,11 @@
 //! locks and the timer thread; it decides nothing.
 
 mod kept;
+mod origin;
 mod timer;
 mod view;
 
 use std::future::Future;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
@@ -17,12 +17,13 @@ use slog::{Logger, error, info, warn};
 use tokio::sync::{oneshot, watch};
 
 use self::kept::KeptJournal;
+use self::origin::Origin;
 use self::timer::Timer;
 use self::view::View;
 use crate::actors::collector::{self, CollectorActor, RouteSpool};
 use crate::actors::daemon::{DaemonActor, Over, Parts, Peers};
-use crate::actors::journal::{self, Flush, JournalActor};
-use crate::actors::messages::{Close, Drain};
+use crate::actors::journal::{self, JournalActor};
+use crate::actors::messages::{Close, Drain, GetStatus};
 use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
 use crate::config::Config;
@@ -32,10 +33,9 @@ use crate::http;
 use crate::metrics::Metrics;
 use crate::pulse::Sabotage;
 use crate::spool::Clock;
-use crate::spool::journal as records;
+use crate::spool::journal::{self as records, KeptRows};
 use crate::spool::lock::{FolderLock, LockError};
 use crate::sys::fence;
-use crate::token;
 
 /// What the end of a drained service may take on top: the quarantine's and the threads' end.
 const CLOSE_BOUND: Duration = Duration::from_secs(2);
@@ -84,8 +84,11 @@ pub async fn run_sabotaged(
     })?;
     let _state = FolderLock::acquire(&config.state_dir, "state folder")
         .map_err(|e| crate::log::chain(&e))?;
-    let agent = agent_id(&config.state_dir)?;
-    let mut kept_journal = KeptJournal::open(&config, &log)?;
+    let mut stop = std::pin::pin!(stop);
+    let Some(mut origin) = Origin::wait_for(&config, &log, stop.as_mut()).await? else {
+        info!(log, "service ended before it began"; "next" => "the process ends");
+        return Ok(End::Done);
+    };
     let mut routes = Vec::new();
     for route in config.routes.values() {
         // A folder that is missing or unreadable is reported and waited for; one that somebody
@@ -98,7 +101,8 @@ pub async fn run_sabotaged(
         routes.push(RouteSpool {
             route: Arc::clone(route),
             lock,
-            kept: kept_journal.kept.remove(&route.name).unwrap_or_default(),
+            kept: origin.journal.kept.remove(&route.name).unwrap_or_default(),
+            rows: None,
         });
     }
     // Said before anything is sent; the server itself needs the service to stand.
@@ -106,10 +110,6 @@ pub async fn run_sabotaged(
         let listen = config.http.listen;
         format!("cannot listen on {listen}: {e}; stop what holds it, or set http.listen")
     })?;
-    let origin = Origin {
-        agent,
-        journal: kept_journal,
-    };
     let mut service = Service::start(&config, origin, routes, &metrics, &log, sabotage)?;
     let source = Arc::new(service.view());
     let (server, address) = http::bind(&config.http, metrics, source, log.clone())
@@ -129,12 +129,6 @@ pub async fn run_sabotaged(
     }
     info!(log, "service ended"; "how" => format!("{end:?}"), "next" => "the process ends");
     Ok(end)
-}
-
-/// What a service has from earlier lives.
-struct Origin {
-    agent: String,
-    journal: KeptJournal,
 }
 
 /// The actors of a running service.
@@ -159,7 +153,7 @@ impl Service {
     fn start(
         config: &Arc<Config>,
         origin: Origin,
-        routes: Vec<RouteSpool>,
+        mut routes: Vec<RouteSpool>,
         metrics: &Metrics,
         log: &Logger,
         sabotage: Sabotage,
@@ -176,9 +170,13 @@ impl Service {
                     path,
                     unfinished,
                     no_resend,
+                    incidents,
                     ..
                 },
         } = origin;
+        for RouteSpool { route, rows, .. } in &mut routes {
+            *rows = Some(KeptRows::new(&path, &route.name, journal.clone()));
+        }
         let parts = {
             let journal = journal.clone();
             let (config, metrics, log) = (Arc::clone(config), metrics.clone(), log.clone());
@@ -199,6 +197,7 @@ impl Service {
                 journal,
                 unfinished,
                 no_resend,
+                incidents,
             }
         };
         let history = config.history;
@@ -294,10 +293,6 @@ impl Service {
         {
             warn!(log, "the quarantine does not answer"; "next" => "the kernel closes its sockets");
         }
-        if self.journal.send(Flush).timeout(CLOSE_BOUND).await.is_err() {
-            warn!(log, "the journal does not answer";
-                "next" => "what it lacks is asked of the server at the next start");
-        }
         match self
             .collector
             .send(collector::Shutdown)
@@ -308,6 +303,14 @@ impl Service {
             Ok(false) | Err(_) => {
                 warn!(log, "a spool's thread cannot end"; "next" => "the process ends without it");
             }
+        }
+        // After all that may still have something to note; what the daemon was told so far it has
+        // noted once it answers.
+        let _ = self.daemon.send(GetStatus).timeout(CLOSE_BOUND).await;
+        let closed = self.journal.send(journal::Close).timeout(CLOSE_BOUND);
+        if !matches!(closed.await, Ok(true)) {
+            warn!(log, "the journal is not closed in order";
+                "next" => "what it lacks is asked of the server at the next start");
         }
     }
 }
@@ -355,37 +358,4 @@ fn make(
     };
     context.run(DaemonActor::new(parts(peers)));
     Ok((daemon, quarantine, collector))
-}
-
-/// This installation's id in temp names: kept in the state folder, made at the first start.
-fn agent_id(state: &Path) -> Result<String, String> {
-    let path = state.join("agent");
-    let fail = |what: &str, e: std::io::Error| {
-        format!(
-            "cannot {what} {}: {e}; give this user the right to, or set state.dir",
-            path.display()
-        )
-    };
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            let id = text.trim();
-            let sound = id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit());
-            if sound {
-                return Ok(id.to_owned());
-            }
-            Err(format!(
-                "{} holds no agent id (8 hexadecimal digits); move it away and a new one \
-                is made",
-                path.display()
-            ))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let id = token::new()[..8].to_owned();
-            let fresh = state.join("agent.new");
-            std::fs::write(&fresh, &id).map_err(|e| fail("write", e))?;
-            std::fs::rename(&fresh, &path).map_err(|e| fail("write", e))?;
-            Ok(id)
-        }
-        Err(e) => Err(fail("read", e)),
-    }
 }

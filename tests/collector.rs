@@ -91,6 +91,7 @@ impl Rig {
             route: route.clone(),
             lock,
             kept: Vec::new(),
+            rows: None,
         };
         let thread = std::thread::spawn(move || {
             let system = System::new();

@@ -169,7 +169,8 @@ fn a_peer_that_stops_reading_is_told_from_fault_to_delivery_until_the_quarantine
                 ("delivered", &small),
                 ("missed beat", "of 3 tolerated"),
                 ("DEADLOCK", "cause zero_window"),
-                ("fresh", &format!("epoch {}", round + 1)),
+                // Of whichever slot had a session.
+                ("fresh", "the old upload thread is ended, epoch "),
                 ("delivered", &file),
                 ("verified", &file),
             ],

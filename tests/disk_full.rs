@@ -15,7 +15,7 @@ use small_disk::{SmallDisk, inside, really_root};
 use support::servers::{Opts, Server};
 use support::service::{Ftpulse, Settings};
 use support::watcher::is_final_name;
-use support::{PATIENCE, content, wait_until};
+use support::{PATIENCE, content, wait_for, wait_until};
 
 fn names(folder: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -159,4 +159,120 @@ fn a_server_whose_disk_is_full_gets_everything_when_it_has_room_again() {
     if really_root() {
         a_full_server(&Server::pure_ftpd(Opts::default()));
     }
+}
+
+#[test]
+fn a_start_on_a_full_state_volume_waits_for_room_and_loses_nothing() {
+    if !inside("a_start_on_a_full_state_volume_waits_for_room_and_loses_nothing") {
+        return;
+    }
+    let server = Server::pyftpdlib(Opts::default());
+    let settings = Settings::new().quick().route("main", &server, "in");
+    let state = settings.vars()["FTPULSE__STATE__DIR"].clone();
+    let journal = Path::new(&state).join("journal.db");
+    let disk = SmallDisk::mount(Path::new(&state), 1 << 20);
+    disk.fill();
+    // The very first start has an id and a journal to make.
+    let mut service = settings.launch();
+    let said = service.wait_log("the state volume is full", |_| true);
+    assert!(said["error"].to_string().contains(&state), "{said}");
+    assert_eq!(service.terminate(), Some(0), "it can be stopped");
+    disk.make_room();
+    let mut service = service.restart_with("NO_COLOR", Some("1"));
+    service.put("main", "0.bin", &bytes(0));
+    service.wait_spool_empty("main", PATIENCE);
+    assert_eq!(service.terminate(), Some(0));
+    assert!(journal.exists() && !journal.with_extension("db-shm").exists());
+
+    // A later one has nothing to write before there is work; and work it does not take.
+    disk.fill();
+    let mut service = service.restart_with("NO_COLOR", None);
+    service.put("main", "1.bin", &bytes(1));
+    service.wait_log("the journal cannot be written", |_| true);
+    let why = wait_for("it is not ready", PATIENCE, || reasons(&service));
+    assert!(why.contains("full"), "{why}");
+    assert!(service.spool("main").join("1.bin").exists());
+    assert!(!finals(&server.path("in")).contains("1.bin"));
+    disk.make_room();
+    service.wait_spool_empty("main", PATIENCE);
+    wait_until("it is ready", PATIENCE, || reasons(&service).is_none());
+    for number in 0..2 {
+        let found = fs::read(server.path(format!("in/{number}.bin"))).unwrap();
+        assert!(found == bytes(number), "{number}.bin differs");
+    }
+    assert_eq!(service.terminate(), Some(0));
+    delivered_once(&service, 1);
+}
+
+#[test]
+fn a_full_archive_keeps_delivered_files_in_the_spool_and_sends_none_twice() {
+    if !inside("a_full_archive_keeps_delivered_files_in_the_spool_and_sends_none_twice") {
+        return;
+    }
+    let server = Server::pyftpdlib(Opts::default());
+    let settings = Settings::new().quick().route("main", &server, "in");
+    let archive = settings.spool("main").with_file_name("archive");
+    fs::create_dir_all(&archive).unwrap();
+    let disk = SmallDisk::mount(&archive, 2 << 20);
+    let service = settings
+        .key("routes.main.after", "archive")
+        .key("routes.main.archive", archive.display())
+        .start();
+    let body = |number: usize| content(number as u64, 200 << 10);
+    let put = |service: &Ftpulse, number| {
+        service.put("main", &format!("{number}.bin"), &body(number));
+    };
+    put(&service, 0);
+    service.wait_spool_empty("main", PATIENCE);
+    disk.fill();
+    for number in 1..4 {
+        put(&service, number);
+    }
+    for number in 1..4 {
+        let name = format!("{number}.bin");
+        service.wait_log("the delivered source cannot be finished", |line| {
+            line["file"] == name && line["error"].to_string().contains("archive")
+        });
+    }
+    let status = service.json("/api/status")["routes"][0].clone();
+    wait_until("the status tells it", PATIENCE, || {
+        let failure = service.json("/api/status")["routes"][0]["last_failure"].to_string();
+        failure.contains("it is delivered, but: cannot archive")
+    });
+    assert_eq!(status["delivered"], 4, "{status}");
+    delivered_once(&service, 4);
+    let waiting = |service: &Ftpulse| finals(&service.spool("main")).len();
+    // While it is tried, a file bears its private name for a moment.
+    wait_until("all sources are at their names", PATIENCE, || {
+        waiting(&service) == 3
+    });
+
+    // A later life knows that they are delivered, and only waits as well.
+    let mut service = service.kill_and_restart();
+    for number in 1..4 {
+        let name = format!("{number}.bin");
+        service.wait_log("the delivered source cannot be finished", |line| {
+            line["file"] == name
+        });
+    }
+    disk.make_room();
+    service.wait_spool_empty("main", PATIENCE);
+    wait_until("nothing hidden is left", PATIENCE, || {
+        names(&service.spool("main")).is_empty()
+    });
+    assert_eq!(names(&archive).len(), 4, "whole files only");
+    for number in 0..4 {
+        let name = format!("{number}.bin");
+        assert!(
+            fs::read(archive.join(&name)).unwrap() == body(number),
+            "{name}"
+        );
+        assert!(fs::read(server.path(format!("in/{name}"))).unwrap() == body(number));
+    }
+    assert_eq!(service.terminate(), Some(0));
+    assert_eq!(
+        service.logged("file delivered").len(),
+        0,
+        "none was sent again"
+    );
 }

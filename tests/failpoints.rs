@@ -209,7 +209,7 @@ fn play(row: &Row, server: &Server, number: usize) -> Told {
         // The producer does not wait for us.
         produce(&service);
         if let Some(second) = row.second {
-            service = service.restart_with("FAILPOINTS", Some(&format!("{second}=return")));
+            service = service.relaunch_with("FAILPOINTS", &format!("{second}=return"));
             died(&mut service, second);
             produce(&service);
         }

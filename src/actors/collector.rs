@@ -20,6 +20,7 @@ use crate::config::Route;
 use crate::pulse::{Point, Sabotage};
 use crate::report;
 use crate::spool::finish::Finished;
+use crate::spool::journal::KeptRows;
 use crate::spool::lock::FolderLock;
 use crate::spool::work::Command;
 use crate::spool::{Candidate, Clock, Stamp};
@@ -163,6 +164,8 @@ pub struct RouteSpool {
     pub lock: Option<FolderLock>,
     /// Files that were delivered in an earlier life and stay, each in its version.
     pub kept: Vec<(Arc<str>, Stamp)>,
+    /// Where the journal has them, if there is one.
+    pub rows: Option<KeptRows>,
 }
 
 /// The actor's side of a route's thread.

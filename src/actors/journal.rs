@@ -1,7 +1,13 @@
 //! The JournalActor (SyncArbiter, one thread): the only one that writes to the journal. Rung, it
 //! takes what waits in the queue, many changes in one transaction, and tells whoever waits for
 //! them. It decides nothing; what it cannot write it says, and it tries again when it is asked.
+//!
+//! actix's SyncArbiter makes no new actor where a handler panics: its thread ends, the address is
+//! dead. So a panic in the store is caught here: what it was about counts as unwritten, the store
+//! is opened anew. One that comes again and again ends the thread; the daemon sees that the queue
+//! has no reader any more and passes it outwards.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,22 +20,33 @@ use crate::clock::{self, Mono};
 use crate::failpoint;
 use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store};
 
-/// How often deliveries that are older than the history are dropped.
+/// How often what is older than the history is dropped.
 const EXPIRY: Duration = Duration::from_secs(3600);
+
+/// So many panics without a change written in between are no accident: a new process has to try.
+const PANICS: u32 = 3;
 
 /// Something waits in the queue.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct Flush;
 
+/// The service ends: what waits is written and the file closed, so that nothing of its log is
+/// left. Answers whether all of it stands; whatever comes later is not written.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "bool")]
+pub struct Close;
+
 /// What became of changes that the daemon waits for.
-#[derive(Message, Debug, Clone)]
+#[derive(Message, Debug, Clone, Default)]
 #[rtype(result = "()")]
 pub struct Journaled {
     /// Their numbers.
     pub tokens: Vec<u64>,
     /// Why they do not stand, if so.
     pub error: Option<String>,
+    /// The journal was opened again in mid-life, and may know nothing of what came before.
+    pub anew: bool,
 }
 
 /// What the writer is made of.
@@ -49,8 +66,15 @@ pub struct Parts {
 pub struct JournalActor {
     parts: Parts,
     path: PathBuf,
-    /// None after it could not be opened again.
+    /// None where it has to be opened (again).
     store: Option<Store>,
+    /// Panics since a change was written.
+    panics: u32,
+    closed: bool,
+    /// What is wrong with the file, where that cannot be mended.
+    damage: Option<String>,
+    /// It was opened again, which the daemon is to be told.
+    anew: bool,
     rung: Arc<AtomicBool>,
     /// What the daemon's mailbox had no room for; it asks again for what it is not told.
     unsent: Vec<Journaled>,
@@ -65,8 +89,11 @@ impl JournalActor {
         let first = Arc::new(Mutex::new(Some(store)));
         let make = {
             let rung = Arc::clone(&rung);
-            // Called again only after a panic, which may have left the store in any state.
             move || Self {
+                panics: 0,
+                closed: false,
+                damage: None,
+                anew: false,
                 store: first.lock().unwrap_or_else(PoisonError::into_inner).take(),
                 parts: parts.clone(),
                 path: path.clone(),
@@ -88,21 +115,86 @@ impl JournalActor {
     }
 
     fn store(&mut self) -> Result<&mut Store, String> {
+        if self.closed {
+            return Err("it is closed: the service ends".into());
+        }
         if self.store.is_none() {
-            let opened = Store::open(&self.path).map_err(|e| e.to_string())?;
+            let opened = match self.damage.take() {
+                Some(why) => Store::begin_anew(&self.path, why),
+                None => Store::open(&self.path),
+            };
+            let opened = opened.map_err(|e| e.to_string())?;
+            self.anew = true;
+            if let Some((place, why)) = opened.set_aside {
+                error!(self.parts.log, "the journal cannot be read any more";
+                    "path" => self.path.display().to_string(), "error" => why,
+                    "set_aside" => place.display().to_string(),
+                    "next" => "a new one begins with what is known of files in work; after a \
+                        restart routes that keep their files wait for --accept-resend");
+            }
             self.store = Some(opened.store);
         }
         self.store.as_mut().ok_or_else(|| "it is not open".into())
     }
 
     fn write(&mut self, batch: &[Entry]) -> Result<(), String> {
+        if self
+            .store
+            .as_ref()
+            .is_some_and(|store| !store.is_in_place())
+        {
+            self.store = None;
+            error!(self.parts.log, "the journal's file was taken away";
+                "path" => self.path.display().to_string(),
+                "next" => "another one is opened or made, with what is known of files in work; \
+                    do not touch it while the service runs");
+        }
         let changes = batch.iter().map(|entry| &entry.change);
-        let store = self.store()?;
-        store.apply(changes).map_err(|e| e.to_string())
+        let written = self.store()?.apply(changes);
+        written.map_err(|error| {
+            if is_damage(&error) {
+                // No later try can help: it is set aside.
+                self.store = None;
+                self.damage = Some(error.to_string());
+            }
+            error.to_string()
+        })
+    }
+
+    /// The same, and whatever it does the thread lives on; but for a panic that comes every time.
+    fn try_write(&mut self, batch: &[Entry]) -> Result<(), String> {
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            failpoint::at("commit-due");
+            let written = self.write(batch);
+            failpoint::at("committed");
+            written
+        }));
+        match written {
+            Ok(written) => {
+                self.panics = if written.is_ok() { 0 } else { self.panics };
+                written
+            }
+            Err(panic) => {
+                self.panics += 1;
+                if self.panics >= PANICS {
+                    error!(self.parts.log, "the journal's writer panics every time";
+                        "next" => "its thread ends, and with it the process, to be restarted");
+                    resume_unwind(panic);
+                }
+                // Who knows in which state it was left.
+                self.store = None;
+                error!(self.parts.log, "the journal's writer panicked";
+                    "next" => "the journal is opened anew and what was not written tried again");
+                Err("its writer panicked".into())
+            }
+        }
     }
 
     /// Says once that it fails, and once that it does no more.
     fn say(&mut self, error: Option<&str>) {
+        if self.closed {
+            return;
+        }
         match error {
             Some(error) if !self.failing => error!(self.parts.log, "the journal cannot be written";
                 "path" => self.path.display().to_string(), "error" => error,
@@ -116,6 +208,10 @@ impl JournalActor {
 
     fn tell(&mut self, journaled: Journaled) {
         self.unsent.push(journaled);
+        self.tell_unsent();
+    }
+
+    fn tell_unsent(&mut self) {
         for notice in std::mem::take(&mut self.unsent) {
             if let Err(actix::prelude::SendError::Full(notice)) = self.parts.told.try_send(notice) {
                 self.unsent.push(notice);
@@ -123,18 +219,31 @@ impl JournalActor {
         }
     }
 
-    fn expire(&mut self) {
+    /// Drops one step's worth of what is over its time; rings itself while there is more.
+    fn expire(&mut self, ctx: &<Self as Actor>::Context) {
         let now = clock::mono();
-        if now < self.expire_at {
+        if now < self.expire_at || self.store.is_none() {
             return;
         }
-        self.expire_at = now + EXPIRY;
         let before = clock::unix() - self.parts.history.as_secs_f64();
-        let expired = self.store().map(|store| store.expire(before));
-        if let Ok(Err(error)) = expired {
-            warn!(self.parts.log, "old deliveries cannot be dropped"; "error" => error.to_string(),
-                "next" => "tried again in an hour");
+        let more = catch_unwind(AssertUnwindSafe(|| {
+            self.store()?.expire(before).map_err(|e| e.to_string())
+        }));
+        match more {
+            Ok(Ok(true)) => {
+                if !self.rung.swap(true, SeqCst) && ctx.address().try_send(Flush).is_err() {
+                    self.rung.store(false, SeqCst);
+                }
+                return;
+            }
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                warn!(self.parts.log, "old records cannot be dropped"; "error" => error,
+                    "next" => "tried again in an hour");
+            }
+            Err(_) => self.store = None,
         }
+        self.expire_at = now + EXPIRY;
     }
 }
 
@@ -142,20 +251,17 @@ impl Actor for JournalActor {
     type Context = SyncContext<Self>;
 }
 
-impl Handler<Flush> for JournalActor {
-    type Result = ();
-
-    fn handle(&mut self, _: Flush, _: &mut Self::Context) {
-        // Before the queue is read: what comes later rings again.
-        self.rung.store(false, SeqCst);
+impl JournalActor {
+    /// Writes all that waits; false if some of it could not be written.
+    fn empty_queue(&mut self) -> bool {
+        let mut all = true;
         loop {
             let batch = self.parts.drawer.draw();
             if batch.is_empty() {
-                break;
+                return all;
             }
-            failpoint::at("commit-due");
-            let error = self.write(&batch).err();
-            failpoint::at("committed");
+            let error = self.try_write(&batch).err();
+            all &= error.is_none();
             self.say(error.as_deref());
             let mut tokens = Vec::new();
             for Entry { done, .. } in batch {
@@ -165,12 +271,49 @@ impl Handler<Flush> for JournalActor {
                     Done::Daemon(token) => tokens.push(token),
                 }
             }
-            if !tokens.is_empty() || error.is_some() {
-                self.tell(Journaled { tokens, error });
+            let anew = std::mem::take(&mut self.anew);
+            if !tokens.is_empty() || error.is_some() || anew {
+                self.tell(Journaled {
+                    tokens,
+                    error,
+                    anew,
+                });
             }
         }
-        self.expire();
     }
+}
+
+impl Handler<Flush> for JournalActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Flush, ctx: &mut Self::Context) {
+        // Before the queue is read: what comes later rings again.
+        self.rung.store(false, SeqCst);
+        self.tell_unsent();
+        self.empty_queue();
+        self.expire(ctx);
+    }
+}
+
+impl Handler<Close> for JournalActor {
+    type Result = bool;
+
+    fn handle(&mut self, _: Close, _: &mut Self::Context) -> bool {
+        let all = self.empty_queue();
+        self.closed = true;
+        // Closing brings the log home and takes its files away.
+        let closed = self.store.take().is_none_or(Store::close);
+        all && closed
+    }
+}
+
+/// Whether the file itself is at fault, and no later try can help.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(
+        error.sqlite_error_code(),
+        Some(DatabaseCorrupt | NotADatabase)
+    )
 }
 
 /// Asks whether the journal can be written (again).

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use slog::{Logger, error, info, warn};
 
+use super::origin::NotHad;
+use crate::clock;
 use crate::config::{After, Config, Route};
+use crate::report::Incident;
 use crate::spool::Stamp;
 use crate::spool::journal::{Opened, Store, Unfinished};
 
@@ -24,6 +27,8 @@ pub struct KeptJournal {
     /// Why routes that keep their files must not send: the journal that knew which of them were
     /// delivered is lost.
     pub no_resend: Option<String>,
+    /// Incidents that are not forgotten yet, oldest first, and the last number that one got.
+    pub incidents: (Vec<Incident>, u64),
 }
 
 impl KeptJournal {
@@ -31,20 +36,33 @@ impl KeptJournal {
     ///
     /// # Errors
     /// A sentence with the way out.
-    pub fn open(config: &Config, log: &Logger) -> Result<Self, String> {
+    pub fn open(config: &Config, log: &Logger) -> Result<Self, NotHad> {
         let path = config.state_dir.join("journal.db");
         let Opened {
             mut store,
             set_aside,
-        } = Store::open(&path).map_err(|e| e.to_string())?;
+        } = Store::open(&path).map_err(|e| match e.is_full() {
+            true => NotHad::Full(e.to_string()),
+            false => NotHad::Refused(e.to_string()),
+        })?;
         if let Some((place, why)) = set_aside {
             error!(log, "the journal cannot be read"; "path" => path.display().to_string(),
                 "error" => why, "set_aside" => place.display().to_string(),
                 "next" => "a new one begins; what the spools hold is sent, some of it perhaps again");
         }
-        let unread = |e| format!("the journal {} cannot be read: {e}", path.display());
+        let unread = |e| {
+            let path = path.display();
+            NotHad::Refused(format!("the journal {path} cannot be read: {e}"))
+        };
         let no_resend = no_resend(&mut store, config, log).map_err(unread)?;
         let unfinished = store.unfinished().map_err(unread)?;
+        let since = clock::unix() - config.history.as_secs_f64();
+        let (incidents, last) = store.incidents(since).map_err(unread)?;
+        // One of a form that this version does not know is not worth a start that fails.
+        let incidents = incidents
+            .iter()
+            .filter_map(|body| serde_json::from_str(body).ok())
+            .collect();
         let mut kept: HashMap<Arc<str>, Vec<_>> = HashMap::new();
         for (of, stamp) in store.kept().map_err(unread)? {
             kept.entry(of.route).or_default().push((of.path, stamp));
@@ -55,6 +73,7 @@ impl KeptJournal {
             store,
             path,
             no_resend,
+            incidents: (incidents, last),
         })
     }
 }
@@ -85,7 +104,7 @@ fn no_resend(
         "routes" => names, "set_aside" => &place,
         "next" => "nothing of them is sent before a start with --accept-resend");
     Ok(Some(format!(
-        "it keeps its files, and the journal that knew which of them were delivered was set aside \
+        "it keeps its files, and the journal that knew which of them were delivered is lost \
          ({place}); to send all of them again, start once with `ftpulse run --accept-resend`; to \
          avoid that, stop the service, put a sound journal back, and start it"
     )))

@@ -170,7 +170,7 @@ pub static KEYS: &[Key] = &[
     Key::new("shutdown.grace", Duration("0s", "10m"), "8s", "How long a drain may take after SIGTERM or SIGINT."),
 
     Key::new("state.dir", Path, "/var/lib/ftpulse", "Folder of the service's own state; one process owns it."),
-    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers delivered files."),
+    Key::new("state.history", Duration("1h", "3650d"), "30d", "How long the journal remembers deliveries, incidents, and kept files that are gone."),
 
     Key::new("http.listen", Address, "127.0.0.1:9188", "Address of metrics, health and API."),
     Key::absent("http.token", Secret, "a-long-random-text", "Bearer token of the API; better given by token_file."),

@@ -28,7 +28,7 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Folder of the service's own state; locked by one process.
     pub state_dir: PathBuf,
-    /// How long the journal remembers delivered files.
+    /// How long the journal remembers deliveries, incidents, and kept files that are gone.
     pub history: Duration,
     /// Kept files whose record is lost are sent again. No key: `ftpulse run --accept-resend`.
     pub accept_resend: bool,

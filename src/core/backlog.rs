@@ -125,6 +125,11 @@ impl<T> Backlog<T> {
         self.records.get_mut(path).map(|r| &mut r.facts)
     }
 
+    /// Every file and the caller's facts about it, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &T)> {
+        self.records.iter().map(|(path, r)| (path, &r.facts))
+    }
+
     /// Where a file stands.
     pub fn place(&self, path: &str) -> Option<Place> {
         self.records.get(path).map(|r| r.place)

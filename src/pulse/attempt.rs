@@ -83,6 +83,13 @@ impl Attempt {
         written
     }
 
+    /// Writes it into a journal that has begun anew, if the server may know of it.
+    pub fn note_anew(&self) {
+        if self.stage() != Stage::Opened {
+            self.note();
+        }
+    }
+
     fn note(&self) {
         // Left out where there is no room: what the journal says is the more doubtful stage then.
         self.journal.put(self.change(), Done::Nobody);

@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{OpenError, Opened, Store};
+pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store};
 
 use super::Stamp;
 use crate::core::journey::Stage;
@@ -76,6 +76,24 @@ pub enum Change {
     Remade {
         /// The route's name.
         route: Arc<str>,
+    },
+    /// Kept files are missing in their spool, or back in it.
+    Gone {
+        /// The route's name.
+        route: Arc<str>,
+        /// Paths below its spool.
+        paths: Vec<Arc<str>>,
+        /// Unix time since when, seconds; none: they are back.
+        gone: Option<f64>,
+    },
+    /// A deadlock, or its newer state.
+    Incident {
+        /// Its number.
+        id: u64,
+        /// Unix time of its verdict, seconds.
+        at: f64,
+        /// The whole of it, JSON.
+        body: String,
     },
     /// Nothing: whether the journal can be written.
     Probe,

@@ -26,12 +26,21 @@ pub(super) struct Memory {
     refused: HashMap<u64, i64>,
     round: u32,
     root: u32,
+    /// One of those that an earlier life delivered was seen: theirs is the spool folder now.
+    seen_before: bool,
+}
+
+/// The spool folder of an earlier life: it is not known which one.
+const BEFORE: u32 = 0;
+
+fn version(stamp: &Stamp) -> (u64, u64, i64) {
+    (stamp.ino, stamp.size, stamp.mtime_ns)
 }
 
 /// A delivered file that stays.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
-    /// Hash of its stamp.
+    /// Hash of its stamp but for the device, whose number may change when a volume is mounted.
     version: u64,
     /// The last scan that saw it.
     round: u32,
@@ -76,11 +85,20 @@ impl Memory {
 
     /// Remembers a delivered file that stays.
     pub(super) fn keep(&mut self, path: &str, stamp: Stamp) {
-        let version = self.hasher.hash_one(stamp);
+        self.keep_in(self.root, path, stamp);
+    }
+
+    /// The same for one that an earlier life delivered. A volume that is not mounted yet leaves
+    /// an empty folder: none of them is gone before one of them was seen.
+    pub(super) fn keep_from_before(&mut self, path: &str, stamp: Stamp) {
+        self.keep_in(BEFORE, path, stamp);
+    }
+
+    fn keep_in(&mut self, root: u32, path: &str, stamp: Stamp) {
         let kept = Kept {
-            version,
+            version: self.hasher.hash_one(version(&stamp)),
             round: self.round,
-            root: self.root,
+            root,
         };
         self.kept.insert(self.key(path), kept);
     }
@@ -90,12 +108,22 @@ impl Memory {
         if self.kept.is_empty() {
             return false;
         }
-        let (key, version) = (self.key(path), self.hasher.hash_one(stamp));
+        let (key, version) = (self.key(path), self.hasher.hash_one(version(stamp)));
         let Some(kept) = self.kept.get_mut(&key) else {
             return false;
         };
         kept.round = self.round;
+        if kept.root == BEFORE {
+            kept.root = self.root;
+            self.seen_before = true;
+        }
         kept.version == version
+    }
+
+    /// Whether a file of that path was delivered and stays in this spool folder.
+    pub(super) fn knows_kept(&self, path: &str) -> bool {
+        let kept = self.kept.get(&self.key(path));
+        kept.is_some_and(|kept| kept.root == self.root)
     }
 
     /// Remembers that it cannot be opened as it is.
@@ -116,14 +144,19 @@ impl Memory {
         self.round = self.round.wrapping_add(1);
     }
 
-    /// It has ended and read everything: what stays but was not seen is gone.
-    pub(super) fn end_round(&mut self) {
-        let (round, root) = (self.round, self.root);
-        self.kept
-            .retain(|_, kept| kept.round == round || kept.root != root);
+    /// It has ended and read everything: what stays but was not seen is gone. Tells whether
+    /// something is.
+    pub(super) fn end_round(&mut self) -> bool {
+        let before = self.kept.len();
+        let (round, root, seen_before) = (self.round, self.root, self.seen_before);
+        self.kept.retain(|_, kept| {
+            let elsewhere = kept.root != root && !(kept.root == BEFORE && seen_before);
+            kept.round == round || elsewhere
+        });
         if self.kept.capacity() > 4 * self.kept.len() + 64 {
             self.kept.shrink_to_fit();
         }
+        self.kept.len() < before
     }
 
     /// Lets what was refused be tried again: the cause may lie outside the files (the rights of
@@ -135,6 +168,6 @@ impl Memory {
     /// Another folder is the spool now (or the first).
     pub(super) fn set_root(&mut self, identity: (u64, u64)) {
         self.clear_refused();
-        self.root = self.hasher.hash_one(identity) as u32;
+        self.root = self.hasher.hash_one(identity) as u32 | 1;
     }
 }

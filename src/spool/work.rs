@@ -5,6 +5,8 @@
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
+mod events;
+mod kept;
 mod looks;
 mod offers;
 mod pass;
@@ -15,9 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use slog::{Logger, debug, o, warn};
+use slog::{Logger, o, warn};
 use tokio::sync::oneshot;
 
+use self::kept::Comparison;
 use self::pass::{Count, Pass};
 use super::dead::Tally;
 use super::finish::Finished;
@@ -26,12 +29,12 @@ use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
 use super::scan::Totals;
-use super::settle::{Settle, Sight};
+use super::settle::Settle;
 use super::still::Still;
-use super::taking::{Taking, check_name};
+use super::taking::Taking;
 use super::waiting::{BATCH, Waiting};
-use super::watch::{FsEvent, Inlet, Kind};
-use super::{Candidate, Clock, Facts, Stamp};
+use super::watch::Inlet;
+use super::{Candidate, Clock, Stamp};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::report::Retry;
@@ -138,8 +141,7 @@ pub struct Work {
     settle: Settle,
     waiting: Waiting,
     memory: Memory,
-    /// What stays of an earlier life's deliveries, until the spool is there.
-    kept_before: Vec<(Arc<str>, Stamp)>,
+    comparison: Comparison,
     said: Said,
     /// Files of the spool that are in none of the above, as far as they are counted.
     rest: Totals,
@@ -197,7 +199,7 @@ impl Work {
             settle: Settle::new(settling(&route), UNSETTLED_MAX),
             waiting: Waiting::new(route.order, IN_HAND_MAX),
             memory: Memory::default(),
-            kept_before: Vec::new(),
+            comparison: Comparison::default(),
             said: Said::default(),
             rest: Totals::default(),
             left: Totals::default(),
@@ -230,11 +232,6 @@ impl Work {
         })
     }
 
-    /// Files that were delivered in an earlier life and stay.
-    pub fn remember_kept(&mut self, kept: Vec<(Arc<str>, Stamp)>) {
-        self.kept_before = kept;
-    }
-
     /// What the spool costs so far.
     pub fn cost(&self) -> Cost {
         let gathered = self.pass.as_ref().map_or(0, Pass::gathered);
@@ -258,6 +255,7 @@ impl Work {
             self.read_on();
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());
+            self.compare_kept();
         }
         self.tell_state((self.clock.now)());
         self.next_due()
@@ -269,7 +267,8 @@ impl Work {
             None => self.folder.retry_at,
         };
         if self.folder.root().is_some() {
-            due = self.settle.next_due().map_or(due, |next| next.min(due));
+            let others = [self.settle.next_due(), self.comparison.due()];
+            due = others.into_iter().flatten().fold(due, Mono::min);
             if self.can_offer() {
                 due = due.min(self.no_offer_before);
             }
@@ -298,40 +297,6 @@ impl Work {
                 self.moved_on = true;
                 self.look_anew(&path, false);
             }
-        }
-        self.state_changed = true;
-    }
-
-    /// Events were lost: a scan must tell.
-    pub fn events_lost(&mut self) {
-        debug!(self.log, "file events were lost"; "next" => "the spool is scanned");
-        self.folder_moved = true;
-        self.scan_soon();
-    }
-
-    /// Takes what the watch told. Costs a look at that one name, never a scan of the spool.
-    pub fn event(&mut self, event: FsEvent) {
-        let FsEvent::Below(kind, path) = event else {
-            // Where it is still the same folder, its rights may have changed.
-            self.folder_moved = true;
-            return self.scan_soon();
-        };
-        let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
-        let rel = match check_name(bytes) {
-            Ok(rel) => rel,
-            Err(reason) => return self.say(bytes, reason),
-        };
-        let sight = if kind == Kind::MovedIn {
-            Sight::MovedIn
-        } else {
-            Sight::Seen
-        };
-        if kind == Kind::Gone {
-            self.gone(rel);
-        }
-        self.look_at(rel, sight, kind != Kind::Seen);
-        if let Some(marked) = self.taking.marked_by(rel) {
-            self.look_at(marked, Sight::Seen, false);
         }
         self.state_changed = true;
     }

@@ -12,6 +12,7 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[allow(dead_code)] // the windows are for other benchmarks
 mod usage;
 
 use std::fs;

@@ -361,11 +361,27 @@ impl Ftpulse {
         })
     }
 
+    /// The same for a life that may end before it listens.
+    pub fn relaunch_with(self, name: &str, value: &str) -> Self {
+        self.settings_but(&["run"], |vars| {
+            drop(vars.insert(name.into(), value.into()))
+        })
+        .launch()
+    }
+
     fn restart_but(
-        mut self,
+        self,
         args: &[&str],
         change: impl FnOnce(&mut BTreeMap<String, String>),
     ) -> Self {
+        self.settings_but(args, change).start()
+    }
+
+    fn settings_but(
+        mut self,
+        args: &[&str],
+        change: impl FnOnce(&mut BTreeMap<String, String>),
+    ) -> Settings {
         self.process.kill();
         change(&mut self.vars);
         let (dir, vars) = (Arc::clone(&self.dir), std::mem::take(&mut self.vars));
@@ -374,7 +390,6 @@ impl Ftpulse {
             vars,
             args: args.iter().map(|arg| (*arg).into()).collect(),
         }
-        .start()
     }
 }
 

@@ -57,10 +57,15 @@ pub(super) fn start(
         wake: wake_in.clone(),
         lost: lost.clone(),
     };
-    let RouteSpool { route, lock, kept } = spool;
+    let RouteSpool {
+        route,
+        lock,
+        kept,
+        rows,
+    } = spool;
     let mut work = Work::new(route, lock, inlet, log, clock, stop.clone())
         .map_err(|error| std::io::Error::other(format!("route {name}: {error}")))?;
-    work.remember_kept(kept);
+    work.remember_kept(kept, rows);
     let stopped = stop.clone();
     let log = log.clone();
     let title = format!("spool-{name}");

@@ -26,15 +26,16 @@ impl DaemonActor {
         }
         self.see_sessions(now);
         self.see_hunger(now);
-        // Who has a session goes first: it takes no further seat. Among the others the route of the
-        // greater claim, and among equals nobody is always the first.
+        // Who has a session goes first: it takes no further seat. They go in one order, so that a
+        // session that is not needed idles and ends; among the others the route of the greater
+        // claim is first, and among equals nobody always is.
         let count = self.slots.len();
         self.turn = (self.turn + 1) % count.max(1);
-        let first = self.turn;
-        let mut order: Vec<usize> = (0..count).map(|i| (i + first) % count).collect();
-        order.sort_by_key(|index| Reverse(self.claim(self.slots[*index].route, now)));
-        for holds in [true, false] {
-            for &index in &order {
+        let holders: Vec<usize> = (0..count).collect();
+        let mut others: Vec<usize> = (0..count).map(|i| (i + self.turn) % count).collect();
+        others.sort_by_key(|index| Reverse(self.claim(self.slots[*index].route, now)));
+        for (holds, order) in [(true, holders), (false, others)] {
+            for index in order {
                 let slot = &self.slots[index];
                 if slot.free() && slot.has_session() == holds {
                     self.give(index, now);

@@ -4,6 +4,7 @@
 //! - `slots`, `room`: the slot table, starts and restarts, the event loop of the actors;
 //! - `beats`: Pings, Pongs, interrupts;
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
+//! - `incidents`: the record of each;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
 //! - `destination`: what routes to one server share, its seats;
 //! - `giving_up`: files that fail for too long;
@@ -13,6 +14,7 @@ mod beats;
 mod destination;
 mod dispatch;
 mod giving_up;
+mod incidents;
 mod leaving;
 mod record;
 mod reports;
@@ -32,12 +34,12 @@ use slog::{Logger, debug, error, info};
 use tokio::sync::watch;
 
 use self::destination::Destination;
+use self::incidents::Recorded;
 use self::leaving::Leaving;
 use self::record::Record;
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
-use self::verdict::Recorded;
 use super::collector::{Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
@@ -47,13 +49,12 @@ use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{LookUps, Point, Sabotage};
+use crate::report::Incident;
 use crate::spool::journal::{Journal, Unfinished};
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
 /// route a few batches; beyond that senders keep theirs and try again.
 const MAILBOX: usize = 4096;
-/// Incidents remembered; older ones are in the log.
-const INCIDENTS: usize = 1000;
 /// What the daemon tells the process when it comes to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
@@ -148,6 +149,8 @@ pub struct Parts {
     pub unfinished: Vec<Unfinished>,
     /// Why routes that keep their files must not send.
     pub no_resend: Option<String>,
+    /// The incidents of earlier lives, oldest first, and the last number that one got.
+    pub incidents: (Vec<Incident>, u64),
 }
 
 impl DaemonActor {
@@ -179,8 +182,8 @@ impl DaemonActor {
             slots: Vec::new(),
             leaving: Vec::new(),
             unsent: VecDeque::new(),
-            incidents: VecDeque::new(),
-            incident: 0,
+            incidents: incidents::recalled(parts.incidents.0),
+            incident: parts.incidents.1,
             job: 0,
             turn: 0,
             targets: HashMap::new(),

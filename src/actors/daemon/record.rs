@@ -10,6 +10,7 @@ use slog::{info, warn};
 use super::DaemonActor;
 use super::giving_up::{Since, fresh};
 use super::route::{FailedBefore, FileFacts};
+use super::slots::RunningKind;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
 use crate::failpoint;
@@ -50,6 +51,12 @@ impl Record {
             problem: None,
             try_at: Mono::ZERO,
         }
+    }
+
+    /// A number for a change whose fate is to be told.
+    pub fn next_token(&mut self) -> u64 {
+        self.token += 1;
+        self.token
     }
 
     /// Whether sources wait for it.
@@ -101,7 +108,7 @@ impl DaemonActor {
 
     /// It was delivered: its source is finished once that stands in the journal.
     pub(super) fn record_delivery(&mut self, route: usize, path: &str, sent: Stamp) {
-        self.record.token += 1;
+        let token = self.record.next_token();
         let awaited = Awaited {
             route,
             path: path.into(),
@@ -109,7 +116,6 @@ impl DaemonActor {
             at: clock::unix(),
             under_way: None,
         };
-        let token = self.record.token;
         self.record.awaited.insert(token, awaited);
         self.send_awaited(token);
     }
@@ -130,12 +136,17 @@ impl DaemonActor {
     }
 
     pub(super) fn journaled(&mut self, journaled: Journaled) {
+        if journaled.anew {
+            self.note_all_anew();
+        }
         match journaled.error {
             None => {
                 if self.record.problem.take().is_some() {
                     self.tell_problems();
+                    self.save_incidents(false);
                 }
                 for token in journaled.tokens {
+                    self.incident_saved(token);
                     if let Some(Awaited {
                         route, path, sent, ..
                     }) = self.record.awaited.remove(&token)
@@ -156,6 +167,25 @@ impl DaemonActor {
         }
     }
 
+    /// The journal had to be begun anew: it is told what is known of files that are not finished.
+    fn note_all_anew(&mut self) {
+        self.save_incidents(true);
+        for running in self.slots.iter().filter_map(|slot| slot.job.as_ref()) {
+            if let RunningKind::Upload { attempt, .. } = &running.kind {
+                attempt.note_anew();
+            }
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            for (path, facts) in route.backlog.iter() {
+                facts.doubts.iter().for_each(|attempt| attempt.note_anew());
+                if let Some(sent) = facts.delivered {
+                    let (of, at) = (self.key(index, path), clock::unix());
+                    self.note(Change::Delivered { of, sent, at });
+                }
+            }
+        }
+    }
+
     /// The journal cannot be written: no new work, and it is tried again.
     pub(super) fn unwritable(&mut self, error: String) {
         if self.record.problem.is_none() {
@@ -169,6 +199,13 @@ impl DaemonActor {
 
     /// Tries again what was refused, and whether the journal can be written.
     pub(super) fn retry_journal(&mut self, now: Mono) {
+        if self.record.journal.is_lost() {
+            return self.lost("the journal's thread has ended");
+        }
+        if self.record.busy() {
+            // What was written may wait for room in this mailbox.
+            self.record.journal.ring();
+        }
         let bound = self.config.timers.disk + self.detection();
         let stuck = |a: &Awaited| a.under_way.is_some_and(|since| now >= since + bound);
         if self.record.awaited.values().any(stuck) {
@@ -219,6 +256,7 @@ impl DaemonActor {
                 .delivered
                 .or_else(|| attempts.iter().rev().find_map(|a| a.source()));
             let wait = (file.next - clock::unix()).clamp(0.0, self.config.retry.max.as_secs_f64());
+            let incident = self.incident_of(&of.route, &of.path);
             doubts += usize::from(!attempts.is_empty());
             sources += usize::from(file.delivered.is_some());
             let open = !attempts.is_empty() || file.delivered.is_some();
@@ -233,6 +271,7 @@ impl DaemonActor {
                 failures: file.failures,
                 failing: file.failing.map(|told| Since::known(told, time)),
                 doubts: attempts,
+                incident,
                 delivered: file.delivered,
                 ..fresh(stamp)
             };

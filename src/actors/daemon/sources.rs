@@ -50,8 +50,12 @@ impl DaemonActor {
         route.wanted = route.wanted.saturating_sub(found.files.len());
         for file in found.files {
             let stamp = file.stamp;
-            let before = route.failed_before.remove(file.path.as_str());
+            let before = self.routes[index].failed_before.remove(file.path.as_str());
+            let incident = before.as_ref();
+            let incident = incident.and_then(|_| self.incident_of(&found.route, &file.path));
+            let route = &mut self.routes[index];
             let mut facts = fresh(stamp);
+            facts.incident = incident;
             let added = match before {
                 None => route.backlog.add(&file.path, facts),
                 Some(before) => {
@@ -185,8 +189,11 @@ impl DaemonActor {
                 facts.failures += 1;
                 let failures = facts.failures;
                 let pause = self.backoff().pause(failures, token::random());
-                self.routes[index].backlog.put_back(&done.path, now + pause);
+                let state = &mut self.routes[index];
+                state.backlog.put_back(&done.path, now + pause);
                 if was_delivered {
+                    let why = format!("it is delivered, but: {error}");
+                    state.last_failure = Some((done.path.as_str().into(), why));
                     warn!(self.log, "the delivered source cannot be finished";
                         "route" => route, "file" => file, "error" => escape(&error).into_owned(),
                         "next" => format!("again in {pause:.1?}; it is not sent again meanwhile"));

@@ -9,24 +9,17 @@ use slog::{error, warn};
 use super::reports::Failed;
 use super::route::Due;
 use super::slots::{Running, RunningKind};
-use super::{DaemonActor, INCIDENTS, Unsent};
-use crate::actors::messages::{Released, Strand};
+use super::{DaemonActor, Unsent};
+use crate::actors::messages::Strand;
 use crate::clock::{self, Mono};
 use crate::core::evidence::{Sample, Socket, tcp};
 use crate::core::journey::Stage;
-use crate::core::names::{AttemptResult, Cause, ReleaseReason};
+use crate::core::names::{AttemptResult, Cause};
 use crate::core::stall;
 use crate::log;
 use crate::report::{Incident, QuarantineReport, SocketReport};
 use crate::sys::fence::Pair;
 use crate::sys::{socket, thread};
-
-/// An incident as the daemon keeps it.
-pub(super) struct Recorded {
-    found: Mono,
-    cause: Cause,
-    pub incident: Incident,
-}
 
 impl DaemonActor {
     /// Deadlock: the worker of this slot is ended, and everything goes on without it.
@@ -85,20 +78,14 @@ impl DaemonActor {
                 pair,
             }));
         }
-        if self.incidents.len() >= INCIDENTS {
-            self.incidents.pop_front();
-        }
-        self.incidents.push_back(Recorded {
-            found: now,
-            cause,
-            incident: Incident {
-                quarantine: held.then(|| QuarantineReport {
-                    entered: clock::unix(),
-                    ..QuarantineReport::default()
-                }),
-                ..incident
-            },
-        });
+        let incident = Incident {
+            quarantine: held.then(|| QuarantineReport {
+                entered: clock::unix(),
+                ..QuarantineReport::default()
+            }),
+            ..incident
+        };
+        self.keep_incident(now, cause, incident);
         // 5. Restart, through the gate.
         self.detach(index, now);
         warn!(self.log, "uploader reset"; "route" => &route, "slot" => self.slots[index].number,
@@ -210,39 +197,6 @@ impl DaemonActor {
             thread,
             quarantine: None,
         }
-    }
-
-    /// A stranded pair left the quarantine.
-    pub(super) fn released(&mut self, released: Released) {
-        let entry = self
-            .incidents
-            .iter_mut()
-            .find(|r| r.incident.id == released.incident);
-        if let Some(record) = entry {
-            record.incident.quarantine = Some(released.report);
-        }
-        for destination in &mut self.destinations {
-            destination.ghosts.remove(&released.incident);
-        }
-        // Released before its time: the server may be stopped still, and make the name again.
-        let at = match released.reason {
-            ReleaseReason::Hold => Mono::ZERO,
-            _ => clock::mono() + self.config.quarantine.hold,
-        };
-        for route in &mut self.routes {
-            route.release_sweeps(released.incident, at);
-        }
-    }
-
-    /// The file of an incident was delivered after all.
-    pub(super) fn recovered(&mut self, id: u64) {
-        let Some(record) = self.incidents.iter_mut().find(|r| r.incident.id == id) else {
-            return;
-        };
-        // By the clock that nobody sets: the wall clock may have been set meanwhile.
-        let took = clock::mono().saturating_sub(record.found).as_secs_f64();
-        record.incident.recovered_at = Some(record.incident.detected_at + took);
-        self.metrics.recovery(record.cause).observe(took);
     }
 }
 

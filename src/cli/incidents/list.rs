@@ -23,7 +23,7 @@ const COLUMNS: [Column; 11] = [
 /// The table.
 pub fn list(incidents: &[Incident], look: Look) -> String {
     if incidents.is_empty() {
-        return "no deadlock was found since the service's start\n".to_owned();
+        return "no deadlock is on record\n".to_owned();
     }
     let rows: Vec<_> = incidents.iter().map(row).collect();
     table(&COLUMNS, &rows, look)

@@ -3,7 +3,7 @@
 //! ticket, awake for the fence; everybody else goes on at once.
 
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
@@ -77,24 +77,35 @@ pub struct Journal {
 
 struct Inner {
     queue: Sender<Entry>,
+    /// Lives as long as the drawer does.
+    drawer: Weak<()>,
     ring: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// The side of the one thread that writes.
 #[derive(Clone)]
-pub struct Drawer(Receiver<Entry>);
+pub struct Drawer {
+    queue: Receiver<Entry>,
+    _alive: Arc<()>,
+}
 
 /// A queue: its writers' side and its drawer.
 pub fn journal() -> (Journal, Drawer) {
-    let (queue, drawer) = bounded(QUEUE);
+    let (queue, drawn) = bounded(QUEUE);
+    let alive = Arc::new(());
     let inner = Inner {
         queue,
+        drawer: Arc::downgrade(&alive),
         ring: OnceLock::new(),
     };
     let journal = Journal {
         inner: Some(Arc::new(inner)),
     };
-    (journal, Drawer(drawer))
+    let drawer = Drawer {
+        queue: drawn,
+        _alive: alive,
+    };
+    (journal, drawer)
 }
 
 impl Journal {
@@ -103,12 +114,14 @@ impl Journal {
         Self::default()
     }
 
-    /// What is rung when there is something to write; set once, when the writer stands.
+    /// What is rung when there is something to write; set once, when the writer stands, and rung
+    /// at once for whatever came before.
     pub fn on_ring(&self, ring: impl Fn() + Send + Sync + 'static) {
         if let Some(inner) = &self.inner {
             // A second one has nothing to add: the first still rings.
             let _ = inner.ring.set(Box::new(ring));
         }
+        self.ring();
     }
 
     /// Puts a change in; false if it cannot be written (the writer is gone, or far behind).
@@ -135,6 +148,12 @@ impl Journal {
         }
     }
 
+    /// Whether the one thread that writes has ended: nothing put in will ever stand.
+    pub fn is_lost(&self) -> bool {
+        let inner = self.inner.as_ref();
+        inner.is_some_and(|inner| inner.drawer.strong_count() == 0)
+    }
+
     /// Whether there is one.
     pub fn is_kept(&self) -> bool {
         self.inner.is_some()
@@ -144,7 +163,12 @@ impl Journal {
 impl Drawer {
     /// The next batch, oldest first; empty when nothing waits.
     pub fn draw(&self) -> Vec<Entry> {
-        self.0.try_iter().take(BATCH).collect()
+        self.queue.try_iter().take(BATCH).collect()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 }
 
@@ -172,12 +196,27 @@ mod tests {
     }
 
     #[test]
+    fn what_came_before_the_writer_is_rung_for() {
+        let (journal, drawer) = journal();
+        assert!(journal.put(Change::Probe, Done::Nobody));
+        let rung = Arc::new(AtomicU8::new(0));
+        let rings = Arc::clone(&rung);
+        journal.on_ring(move || {
+            rings.fetch_add(1, SeqCst);
+        });
+        assert_eq!(rung.load(SeqCst), 1);
+        assert_eq!(drawer.draw().len(), 1);
+    }
+
+    #[test]
     fn without_a_journal_everything_stands_and_without_a_writer_nothing_does() {
         let ticket = Ticket::new(|| {});
         assert!(Journal::none().put(Change::Probe, Done::Ticket(Arc::clone(&ticket))));
         assert_eq!(ticket.result(), Some(true));
         let (journal, drawer) = journal();
+        assert!(!journal.is_lost());
         drop(drawer);
         assert!(!journal.put(Change::Probe, Done::Nobody));
+        assert!(journal.is_lost() && !Journal::none().is_lost());
     }
 }

@@ -4,6 +4,8 @@
 
 mod aside;
 mod failing;
+mod history;
+mod kept;
 mod lost;
 
 use std::collections::HashMap;
@@ -13,6 +15,9 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 pub use aside::OpenError;
 use aside::{Bad, set_aside};
+pub use history::INCIDENTS;
+pub use kept::KeptRows;
+pub use lost::AGENT;
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -60,6 +65,8 @@ const MIGRATIONS: &[&str] = &[
 ",
     lost::SCHEMA,
     failing::MIGRATION,
+    history::SCHEMA,
+    kept::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -71,6 +78,9 @@ const LOG: u32 = 512 << 10;
 /// An open journal.
 pub struct Store {
     connection: Connection,
+    path: PathBuf,
+    /// Device and inode.
+    file: Option<(u64, u64)>,
 }
 
 /// A journal and what became of an unreadable one in its place.
@@ -87,30 +97,45 @@ impl Store {
     /// # Errors
     /// It can neither be used nor set aside.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        let refused = |why| OpenError::new(path, why);
         match Self::try_open(path) {
             Ok(store) => Ok(Opened {
                 store,
                 set_aside: None,
             }),
-            Err(Bad::Refused(why)) => Err(refused(why)),
-            Err(Bad::Unreadable(why)) => {
-                let place = set_aside(path).map_err(|e| {
-                    refused(format!("{why}, and it cannot be put aside either: {e}"))
-                })?;
-                match Self::try_open(path) {
-                    Ok(store) => Ok(Opened {
-                        store,
-                        set_aside: Some((place, why)),
-                    }),
-                    Err(Bad::Refused(why) | Bad::Unreadable(why)) => Err(refused(why)),
-                }
-            }
+            Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
+            Err(bad) => Err(OpenError::new(path, bad)),
         }
     }
 
+    /// Sets a damaged journal aside and begins a new one. `why` says what is wrong with it.
+    ///
+    /// # Errors
+    /// The one cannot be set aside, or the other not be made.
+    pub fn begin_anew(path: &Path, why: String) -> Result<Opened, OpenError> {
+        let stuck = |e| Bad::Refused(format!("{why}, and it cannot be put aside either: {e}"));
+        let opened = set_aside(path).map_err(stuck).and_then(|place| {
+            let store = Self::try_open(path)?;
+            Ok((store, place))
+        });
+        let (store, place) = opened.map_err(|bad| OpenError::new(path, bad))?;
+        Ok(Opened {
+            store,
+            set_aside: Some((place, why)),
+        })
+    }
+
+    /// On a full volume without the memory that connections share, it goes without: it is ours
+    /// alone then, and a start has nothing to write.
     fn try_open(path: &Path) -> Result<Self, Bad> {
+        match Self::open_as(path, "normal") {
+            Err(Bad::FullForSharing(_)) => Self::open_as(path, "exclusive"),
+            opened => opened,
+        }
+    }
+
+    fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
         let connection = Connection::open(path)?;
+        connection.pragma_update(None, "locking_mode", locking)?;
         connection.busy_timeout(std::time::Duration::from_secs(2))?;
         let number = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0));
         let (application, version) = (number("application_id")?, number("user_version")?);
@@ -131,11 +156,14 @@ impl Store {
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT)?;
         connection.pragma_update(None, "journal_size_limit", LOG)?;
-        let check: String = connection.query_row("PRAGMA quick_check(1)", [], |r| r.get(0))?;
-        if check != "ok" {
-            return Err(Bad::Unreadable(check));
+        if let Some(wrong) = history::check(&connection)? {
+            return Err(Bad::Unreadable(wrong));
         }
-        let mut store = Self { connection };
+        let mut store = Self {
+            connection,
+            path: path.to_owned(),
+            file: lost::file_at(path),
+        };
         store.migrate(version, path)?;
         Ok(store)
     }
@@ -178,6 +206,12 @@ impl Store {
             }
             done => done,
         }
+    }
+
+    /// Closes the file and, where there is room for it, brings its log home; false if something
+    /// of that failed. All that was written stands in either case.
+    pub fn close(self) -> bool {
+        self.connection.close().is_ok()
     }
 
     /// Brings the log home and cuts its file; false if that cannot be done now.
@@ -251,32 +285,6 @@ impl Store {
             })
         })
         .collect()
-    }
-
-    /// Every delivered file that stays in its spool.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn kept(&self) -> Result<Vec<(Key, Stamp)>, rusqlite::Error> {
-        let mut query = self
-            .connection
-            .prepare("SELECT route, path, dev, ino, size, mtime_ns FROM kept")?;
-        let rows = query.query_map([], |row| Ok((key(row, 0)?, stamp(row, 2)?)))?;
-        let known = rows.filter_map(|row| match row {
-            Ok((of, Some(stamp))) => Some(Ok((of, stamp))),
-            Ok((_, None)) => None,
-            Err(error) => Some(Err(error)),
-        });
-        known.collect()
-    }
-
-    /// Drops the record of deliveries before that Unix time; files that are kept stay known.
-    ///
-    /// # Errors
-    /// What SQLite or the disk says.
-    pub fn expire(&mut self, before: f64) -> Result<usize, rusqlite::Error> {
-        self.connection
-            .execute("DELETE FROM delivery WHERE at < ?1", params![before])
     }
 }
 
@@ -356,6 +364,13 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
         } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(*sent);
+            // A newer version is on its way: the end of the older one was not noted.
+            t.prepare_cached(
+                "UPDATE file SET dev = NULL, ino = NULL, size = NULL, mtime_ns = NULL
+                 WHERE id = ?1 AND ?2 IS NOT NULL AND dev IS NOT NULL
+                 AND (dev, ino, size, mtime_ns) IS NOT (?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![file, dev, ino, size, mtime])?;
             t.prepare_cached(
                 "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
@@ -414,6 +429,8 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             )?
             .execute(params![asked, taken_away, &**route])?;
         }
+        Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
+        Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }
     Ok(())

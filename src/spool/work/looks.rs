@@ -1,10 +1,7 @@
-//! The looks at single names: what stands there now, and whether it is taken in, settles, or waits
-//! in order. A look costs that one name, never a scan of the spool.
-
-use rustix::fs::FileType;
+//! What becomes of a name that was looked at: it is taken in, settles, waits in order, or is left
+//! for a later pass.
 
 use super::Work;
-use crate::spool::scan::what_it_is;
 use crate::spool::settle::{Sight, Verdict};
 use crate::spool::source::facts_of;
 use crate::spool::{Facts, Now, Stamp, marker};
@@ -14,50 +11,6 @@ use crate::sys::file;
 const LOOKS_A_TURN: usize = 1_000;
 
 impl Work {
-    pub(super) fn gone(&mut self, rel: &str) {
-        self.waiting.remove(rel);
-        self.settle.forget(rel);
-        self.forget_watch(rel);
-    }
-
-    pub(super) fn forget_watch(&mut self, rel: &str) {
-        if let Some(watch) = &mut self.folder.watch {
-            watch.forget(rel);
-        }
-    }
-
-    /// Looks at one name and takes in what stands there. A folder is scanned if it is new, that
-    /// is `moved` here or not watched yet.
-    pub(super) fn look_at(&mut self, rel: &str, sight: Sight, moved: bool) {
-        let Some(root) = self.folder.root() else {
-            return;
-        };
-        let Ok(stat) = file::stat_beneath(root, rel) else {
-            return self.gone(rel);
-        };
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if self.taking.takes(rel) => {
-                let now = (self.clock.now)();
-                self.take_in(rel, facts_of(&stat), sight, now);
-            }
-            FileType::RegularFile => {}
-            FileType::Directory if self.taking.enters_all(rel) => {
-                let known = self
-                    .folder
-                    .watch
-                    .as_ref()
-                    .is_some_and(|watch| watch.has(rel));
-                if moved || !known {
-                    self.forget_watch(rel);
-                    self.scan_below(rel);
-                }
-            }
-            FileType::Directory => {}
-            other if self.taking.takes(rel) => self.say(rel.as_bytes(), what_it_is(other)),
-            _ => {}
-        }
-    }
-
     pub(super) fn take_in(&mut self, rel: &str, facts: Facts, sight: Sight, now: Now) {
         if self.memory.is_offered(rel)
             || !self.is_marked(rel)

@@ -11,8 +11,9 @@ use std::time::Duration;
 use slog::debug;
 
 use super::scans::{GAP_LENGTHS, RESCAN, RESCAN_BLIND, Tally};
-use super::{Facts, IN_HAND_MAX, Totals, Work};
+use super::{IN_HAND_MAX, Totals, Work};
 use crate::clock::Mono;
+use crate::spool::Facts;
 use crate::spool::scan::{Part, Scan, Walk};
 use crate::spool::settle::Sight;
 
@@ -202,7 +203,8 @@ impl Work {
         if pass.complete {
             self.settle.end_round();
             self.waiting.end_round();
-            self.memory.end_round();
+            let missed = self.memory.end_round();
+            self.comparison.scanned(missed);
         } else {
             self.still.forget();
         }

@@ -110,8 +110,8 @@ impl Work {
         self.scan_wanted = true;
         if let Some(lock) = &self.folder.lock {
             self.memory.set_root(lock.identity());
-            for (path, stamp) in std::mem::take(&mut self.kept_before) {
-                self.memory.keep(&path, stamp);
+            for (path, stamp) in std::mem::take(&mut self.comparison.before) {
+                self.memory.keep_from_before(&path, stamp);
             }
         }
         // Which of our own folders lie below it may have changed with it.

@@ -8,20 +8,35 @@ use std::path::{Path, PathBuf};
 pub struct OpenError {
     path: PathBuf,
     why: String,
+    full: bool,
 }
 
 impl OpenError {
-    pub(super) fn new(path: &Path, why: String) -> Self {
-        Self {
-            path: path.to_owned(),
-            why,
-        }
+    pub(super) fn new(path: &Path, bad: Bad) -> Self {
+        let (full, why) = match bad {
+            Bad::Unreadable(why) | Bad::Refused(why) => (false, why),
+            Bad::Full(why) | Bad::FullForSharing(why) => (true, why),
+        };
+        let path = path.to_owned();
+        Self { path, why, full }
+    }
+
+    /// Whether its volume has no room: that may pass.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
+        if self.full {
+            return write!(
+                f,
+                "the journal {path} cannot be opened: its volume is full ({}); make room there",
+                self.why
+            );
+        }
         write!(
             f,
             "the journal {path} cannot be used: {}; give this user the right to it, or set \
@@ -39,13 +54,23 @@ pub(super) enum Bad {
     Unreadable(String),
     /// It must stay as it is.
     Refused(String),
+    /// There is no room for it.
+    Full(String),
+    /// There is none for the memory that connections share, a file beside it.
+    FullForSharing(String),
 }
+
+/// SQLITE_IOERR_SHMSIZE.
+const NO_SHARED_MEMORY: i32 = 4874;
 
 impl From<rusqlite::Error> for Bad {
     fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseCorrupt, DiskFull, NotADatabase};
+        let extended = error.sqlite_error().map(|error| error.extended_code);
         match error.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Self::Unreadable(error.to_string()),
+            Some(DiskFull) => Self::Full(error.to_string()),
+            _ if extended == Some(NO_SHARED_MEMORY) => Self::FullForSharing(error.to_string()),
             _ => Self::Refused(error.to_string()),
         }
     }

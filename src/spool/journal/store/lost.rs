@@ -1,4 +1,4 @@
-//! That an earlier journal was set aside, kept in the new one: what it knew of files that were
+//! That an earlier journal was set aside or taken away, kept in the new one: what it knew of files that were
 //! delivered and stay is lost, and a restart must not forget that.
 
 use std::path::Path;
@@ -7,10 +7,18 @@ use rusqlite::{Connection, params};
 
 use super::Store;
 
+/// The file beside the journal with this installation's id, made after the journal.
+pub const AGENT: &str = "agent";
+
 /// The table.
 pub(super) const SCHEMA: &str = "CREATE TABLE lost (place TEXT NOT NULL);";
 
 impl Store {
+    /// Whether its file still stands at its name: what is written to one that was removed is lost.
+    pub fn is_in_place(&self) -> bool {
+        file_at(&self.path) == self.file
+    }
+
     /// Where the journal is whose knowledge of kept files is lost and not given up yet.
     ///
     /// # Errors
@@ -31,6 +39,13 @@ impl Store {
     }
 }
 
+/// Device and inode of what stands there.
+pub(super) fn file_at(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = std::fs::metadata(path).ok()?;
+    Some((meta.dev(), meta.ino()))
+}
+
 /// Notes in a new journal that there was another one, in the transaction that makes it: whoever
 /// dies between setting the old one aside and here meets this again.
 pub(super) fn note(connection: &Connection, journal: &Path) -> Result<(), rusqlite::Error> {
@@ -38,9 +53,14 @@ pub(super) fn note(connection: &Connection, journal: &Path) -> Result<(), rusqli
         .map(|n| super::aside::place(journal, n))
         .take_while(|place| place.exists())
         .last();
-    if let Some(place) = newest {
-        let place = place.to_string_lossy();
-        connection.execute("INSERT INTO lost (place) VALUES (?1)", params![place])?;
-    }
+    let place = match newest {
+        Some(place) => place.to_string_lossy().into_owned(),
+        // Made after the first journal: who has it had one.
+        None if journal.with_file_name(AGENT).exists() => {
+            format!("{} was missing", journal.display())
+        }
+        None => return Ok(()),
+    };
+    connection.execute("INSERT INTO lost (place) VALUES (?1)", params![place])?;
     Ok(())
 }

@@ -55,6 +55,16 @@ fn change() -> impl Strategy<Value = Change> {
         (0u8..2).prop_map(|r| Change::Remade {
             route: key(r, 0).route
         }),
+        (1u64..4, 0u8..3).prop_map(|(id, n)| Change::Incident {
+            id,
+            at: id as f64,
+            body: format!("{id} {n}"),
+        }),
+        (0u8..2, 0u8..3, prop::option::of(0u64..9)).prop_map(|(r, p, gone)| Change::Gone {
+            route: key(r, p).route,
+            paths: vec![key(r, p).path],
+            gone: gone.map(|at| at as f64),
+        }),
         Just(Change::Probe),
     ]
 }
@@ -64,6 +74,7 @@ fn change() -> impl Strategy<Value = Change> {
 struct Model {
     files: BTreeMap<String, Unfinished>,
     kept: BTreeMap<String, (Key, Stamp)>,
+    incidents: BTreeMap<u64, String>,
 }
 
 impl Model {
@@ -99,7 +110,11 @@ impl Model {
                 stage,
                 sent,
             } => {
-                let attempts = &mut self.file(of).attempts;
+                let file = self.file(of);
+                if sent.is_some() && file.delivered != *sent {
+                    file.delivered = None;
+                }
+                let attempts = &mut file.attempts;
                 match attempts.iter_mut().find(|a| a.temp == *temp) {
                     Some(known) => {
                         known.stage = *stage;
@@ -146,7 +161,8 @@ impl Model {
                     attempts.for_each(|a| a.stage = Stage::Sending);
                 }
             }
-            Change::Probe => {}
+            Change::Incident { id, body, .. } => drop(self.incidents.insert(*id, body.clone())),
+            Change::Gone { .. } | Change::Probe => {}
         }
     }
 
@@ -157,6 +173,9 @@ impl Model {
         let mut kept = store.kept().unwrap();
         kept.sort_by_key(|(of, _)| format!("{of:?}"));
         assert_eq!(kept, self.kept.values().cloned().collect::<Vec<_>>());
+        let last = self.incidents.keys().last().copied().unwrap_or(0);
+        let incidents = self.incidents.values().cloned().collect();
+        assert_eq!(store.incidents(0.0).unwrap(), (incidents, last));
     }
 }
 
@@ -246,7 +265,151 @@ fn a_batch_that_fails_changes_nothing() {
     assert!(store.unfinished().unwrap().is_empty());
     store.apply([&change].into_iter()).unwrap();
     assert_eq!(store.unfinished().unwrap().len(), 1);
-    assert_eq!(store.expire(2.0).unwrap(), 1);
+}
+
+fn count(store: &Store, what: &str) -> i64 {
+    let count = format!("SELECT count(*) FROM {what}");
+    store
+        .connection
+        .query_row(&count, [], |r| r.get(0))
+        .unwrap()
+}
+
+#[test]
+fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let mut store = Store::open(&path).unwrap().store;
+    let waiting = |of, next| Change::Waiting {
+        of,
+        failures: 1,
+        next,
+        failing: failing(1),
+        error: "e".into(),
+    };
+    let attempt = |of| Change::Attempt {
+        of,
+        temp: "t".into(),
+        stage: Stage::Sending,
+        sent: None,
+    };
+    let incident = |id: u64| Change::Incident {
+        id,
+        at: id as f64,
+        body: id.to_string(),
+    };
+    let delivered = |of, at| Change::Delivered {
+        of,
+        sent: version(1),
+        at,
+    };
+    let changes = [
+        waiting(key(0, 0), -3e6),
+        waiting(key(0, 1), 1.0),
+        waiting(key(0, 2), -3e6),
+        attempt(key(0, 2)),
+        delivered(key(0, 3), 1.0),
+        delivered(key(0, 4), 3.0),
+        incident(1),
+        incident(2),
+    ];
+    store.apply(changes.iter()).unwrap();
+    assert!(!store.expire(2.0).unwrap());
+    let files = store.unfinished().unwrap();
+    let paths: Vec<_> = files.iter().map(|f| &*f.of.path).collect();
+    assert_eq!(paths, ["p1", "p2", "p3", "p4"]);
+    assert_eq!(count(&store, "delivery"), 1);
+    assert_eq!(store.incidents(0.0).unwrap(), (vec!["2".to_owned()], 2));
+    // A number is never given twice, even where all incidents are forgotten.
+    store.expire(9.0).unwrap();
+    assert_eq!(store.incidents(0.0).unwrap(), (Vec::new(), 2));
+    let many: Vec<_> = (3..4000).map(incident).collect();
+    store.apply(many.iter()).unwrap();
+    while store.expire(0.0).unwrap() {}
+    let (kept, last) = store.incidents(0.0).unwrap();
+    assert_eq!((kept.len(), last), (INCIDENTS, 3999));
+    assert_eq!(kept.last().map(String::as_str), Some("3999"));
+}
+
+#[test]
+fn a_kept_file_is_forgotten_only_when_it_was_gone_for_the_whole_history() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let mut store = Store::open(&path).unwrap().store;
+    let keep = |n| Change::Finished {
+        of: key(0, n),
+        kept: Some(version(1)),
+    };
+    let gone = |n, gone| Change::Gone {
+        route: key(0, n).route,
+        paths: vec![key(0, n).path],
+        gone,
+    };
+    let changes = [
+        (0..5).map(keep).collect(),
+        vec![gone(0, Some(1.0)), gone(0, Some(9.0))], // the first time counts
+        vec![gone(1, Some(9.0))],
+        vec![gone(2, Some(1.0)), gone(2, None)], // it is back
+        vec![gone(3, Some(1.0)), keep(3)],       // delivered anew
+    ]
+    .concat();
+    store.apply(changes.iter()).unwrap();
+    let (journal, drawer) = crate::spool::journal::journal();
+    let rows = KeptRows::new(&path, "r0", journal);
+    let noted = rows.after("p0", 3).unwrap();
+    let noted: Vec<_> = noted.iter().map(|(p, gone)| (&**p, *gone)).collect();
+    assert_eq!(noted, [("p1", true), ("p2", false), ("p3", false)]);
+    assert!(rows.note(vec!["p4".into()], Some(1.0)));
+    for entry in drawer.draw() {
+        store.apply([&entry.change].into_iter()).unwrap();
+    }
+    while store.expire(5.0).unwrap() {}
+    let left = store.kept().unwrap();
+    let left: Vec<_> = left.iter().map(|(of, _)| &*of.path).collect();
+    assert_eq!(left, ["p1", "p2", "p3"]);
+}
+
+/// FTPULSE_JOURNAL_ROWS=10000000 shows what a long history costs.
+#[test]
+#[allow(clippy::print_stdout)]
+fn a_long_history_is_dropped_in_steps_and_its_log_stays_small() {
+    let rows = std::env::var("FTPULSE_JOURNAL_ROWS").map_or(20_000, |n| n.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let store = Store::open(&path).unwrap().store;
+    store
+        .connection
+        .execute(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+             INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
+             SELECT 'main', 'some/folder/file-' || n || '.csv', n, 1, n, n, n FROM n",
+            params![rows],
+        )
+        .unwrap();
+    assert!(store.close());
+    let size = std::fs::metadata(&path).unwrap().len();
+    let begun = crate::clock::mono();
+    let mut store = Store::open(&path).unwrap().store;
+    let opened = crate::clock::mono() - begun;
+    let log = path.with_file_name("journal.db-wal");
+    let (mut steps, mut longest) = (0, std::time::Duration::ZERO);
+    loop {
+        let begun = crate::clock::mono();
+        let more = store.expire(rows as f64 - 1.0).unwrap();
+        longest = longest.max(crate::clock::mono() - begun);
+        assert!(std::fs::metadata(&log).unwrap().len() <= 4 << 20);
+        if !more {
+            break;
+        }
+        steps += 1;
+    }
+    println!(
+        "{rows} deliveries: {} MiB, opened in {opened:.1?}, dropped in {steps} steps, the longest \
+         {longest:.1?}",
+        size >> 20
+    );
+    assert_eq!(count(&store, "delivery"), 2);
+    assert_eq!(steps, (rows - 2) / 1000);
 }
 
 #[test]
