@@ -3,6 +3,7 @@
 
 mod kept;
 mod origin;
+mod reload;
 mod timer;
 mod view;
 
@@ -18,6 +19,8 @@ use tokio::sync::{oneshot, watch};
 
 use self::kept::KeptJournal;
 use self::origin::Origin;
+pub use self::reload::Rereading;
+use self::reload::{Asks, Reloader};
 use self::timer::Timer;
 use self::view::View;
 use crate::actors::collector::{self, CollectorActor, RouteSpool};
@@ -76,6 +79,49 @@ pub async fn run_sabotaged(
     listening: impl FnOnce(std::net::SocketAddr),
     sabotage: Sabotage,
 ) -> Result<End, String> {
+    let how = How {
+        sabotage,
+        rereading: None,
+    };
+    run_as(config, metrics, log, stop, listening, how).await
+}
+
+/// The same, with a configuration that can be read anew while it runs.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_rereading(
+    config: Config,
+    metrics: Metrics,
+    log: Logger,
+    stop: impl Future<Output = ()>,
+    rereading: Rereading,
+) -> Result<End, String> {
+    let how = How {
+        sabotage: Sabotage::default(),
+        rereading: Some(rereading),
+    };
+    run_as(config, metrics, log, stop, |_| {}, how).await
+}
+
+/// What not every service has.
+struct How {
+    sabotage: Sabotage,
+    rereading: Option<Rereading>,
+}
+
+async fn run_as(
+    config: Config,
+    metrics: Metrics,
+    log: Logger,
+    stop: impl Future<Output = ()>,
+    listening: impl FnOnce(std::net::SocketAddr),
+    how: How,
+) -> Result<End, String> {
+    let How {
+        sabotage,
+        rereading,
+    } = how;
     let config = Arc::new(config);
     fence::install().map_err(|e| format!("cannot prepare this process: {e}"))?;
     std::fs::create_dir_all(&config.state_dir).map_err(|e| {
@@ -111,14 +157,24 @@ pub async fn run_sabotaged(
         format!("cannot listen on {listen}: {e}; stop what holds it, or set http.listen")
     })?;
     let mut service = Service::start(&config, origin, routes, &metrics, &log, sabotage)?;
-    let source = Arc::new(service.view());
-    let (server, address) = http::bind(&config.http, metrics, source, log.clone())
-        .map_err(|e| crate::log::chain(&e))?;
+    let token = http::Token::new(config.http.token.clone());
+    let (holds, held) = watch::channel(Arc::clone(&config));
+    let (reloads, reloader) = rereading
+        .map(|how| service.reloader(how, token.clone(), holds, &log))
+        .unzip();
+    let source = Arc::new(service.view(reloads));
+    let (server, address) =
+        http::bind_with(config.http.listen, token, metrics, source, log.clone())
+            .map_err(|e| crate::log::chain(&e))?;
+    let reloading = reloader.map(|reloader| actix::spawn(reloader.serve()));
     let http = server.handle();
     let serving = actix::spawn(server);
     info!(log, "listening"; "address" => address.to_string(), "next" => "files are sent as they come");
     listening(address);
-    let end = service.until_over(&config, stop, &log).await;
+    let end = service.until_over(&held, stop, &log).await;
+    if let Some(reloading) = reloading {
+        reloading.abort();
+    }
     service.close(&log).await;
     let stopped = actix_rt::time::timeout(CLOSE_BOUND, async move {
         http.stop(true).await;
@@ -234,8 +290,9 @@ impl Service {
         })
     }
 
-    fn view(&self) -> View {
+    fn view(&self, reloads: Option<Asks>) -> View {
         View {
+            reloads,
             daemon: self.daemon.clone(),
             quarantine: self.quarantine.clone(),
             collector: self.collector.clone(),
@@ -244,10 +301,31 @@ impl Service {
         }
     }
 
+    fn reloader(
+        &self,
+        how: Rereading,
+        token: http::Token,
+        config: watch::Sender<Arc<Config>>,
+        log: &Logger,
+    ) -> (Asks, Reloader) {
+        let (ask, asks) = tokio::sync::mpsc::channel(reload::WAITING);
+        let reloader = Reloader {
+            how,
+            asks,
+            daemon: self.daemon.clone(),
+            quarantine: self.quarantine.clone(),
+            recall: self.journal.clone().recipient(),
+            token,
+            config,
+            log: log.clone(),
+        };
+        (ask, reloader)
+    }
+
     /// Waits for the signal, drains; or learns that the daemon cannot go on.
     async fn until_over(
         &mut self,
-        config: &Config,
+        config: &watch::Receiver<Arc<Config>>,
         stop: impl Future<Output = ()>,
         log: &Logger,
     ) -> End {
@@ -260,7 +338,7 @@ impl Service {
             over = &mut self.over => return ended(over),
             () = stop => {}
         }
-        let grace = config.shutdown_grace;
+        let grace = config.borrow().shutdown_grace;
         info!(log, "draining"; "grace_seconds" => grace.as_secs_f64(),
             "next" => "what is in work is finished, nothing new is begun");
         // An eighth is left for the quarantine, the threads and the last log lines.
@@ -339,6 +417,7 @@ fn make(
         found: daemon.clone().recipient(),
         state: daemon.clone().recipient(),
         finished: daemon.clone().recipient(),
+        changed: daemon.clone().recipient(),
         revived: daemon.clone().recipient(),
     };
     let mut collector = CollectorActor::new(&told, routes, log, Clock::system())
@@ -355,6 +434,7 @@ fn make(
         want: collector.clone().recipient(),
         finish: collector.clone().recipient(),
         forget: collector.clone().recipient(),
+        change: collector.clone().recipient(),
     };
     context.run(DaemonActor::new(parts(peers)));
     Ok((daemon, quarantine, collector))

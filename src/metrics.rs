@@ -103,6 +103,16 @@ impl Metrics {
         self.dead_letters(route);
     }
 
+    /// A route is not there any more: what tells of the present goes, counters stay.
+    pub fn remove_route(&self, route: &str) {
+        // An error means that the series is absent already.
+        let _ = self.set.spool_files.remove_label_values(&[route]);
+        let _ = self.set.spool_bytes.remove_label_values(&[route]);
+        let _ = self.set.oldest_pending.remove_label_values(&[route]);
+        let _ = self.set.last_success.remove_label_values(&[route]);
+        let _ = self.set.dead_letters.remove_label_values(&[route]);
+    }
+
     /// `ftpulse_files_total`.
     pub fn files(&self, route: &str, outcome: FileOutcome) -> IntCounter {
         self.set.files.with_label_values(&[route, outcome.as_str()])

@@ -3,6 +3,7 @@
 //! Reading it never blocks and needs nobody's help; that is what makes a verdict possible.
 
 mod attempt;
+mod claims;
 mod sabotage;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 
 pub use attempt::{Attempt, Unwritten};
+pub use claims::Claims;
 pub use sabotage::{Point, Sabotage};
 
 use crate::clock::{self, Mono};

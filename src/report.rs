@@ -138,6 +138,45 @@ pub struct Incident {
     pub quarantine: Option<QuarantineReport>,
 }
 
+/// Answer of `POST /api/reload`: what the newly read configuration changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Routes that are new.
+    pub added: Vec<String>,
+    /// Routes with another setting.
+    pub changed: Vec<String>,
+    /// Routes that are not configured any more.
+    pub removed: Vec<String>,
+    /// Settings outside the routes that hold from now on.
+    pub applied: Vec<String>,
+    /// Settings that hold from the next start on.
+    pub needs_restart: Vec<String>,
+}
+
+/// The same where nothing was changed: why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotReloaded {
+    /// In a sentence.
+    pub error: String,
+    /// The faults of the configuration, if it is that.
+    pub faults: Vec<FaultReport>,
+}
+
+/// One fault of a configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// The setting.
+    pub key: String,
+    /// The file with its line, or the variable, that set it.
+    pub origin: Option<String>,
+    /// What was found; never the value of a secret.
+    pub found: String,
+    /// What is allowed.
+    pub allowed: String,
+    /// What to do.
+    pub way_out: String,
+}
+
 /// A socket at the time of the verdict.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SocketReport {

@@ -272,6 +272,25 @@ fn a_folder_without_the_right_to_write_is_told_by_the_canary() {
     );
 }
 
+#[test]
+fn a_server_that_refuses_to_rename_is_told_with_the_way_out_and_what_that_gives_up() {
+    let server = Server::vsftpd(Opts::default().line("cmds_denied=RNFR,RNTO"));
+    let said = Check::to(&server, "").run(&["--connect", "--canary"]);
+    said.assert_code(1);
+    assert!(said.failed("rename").contains("RNFR"), "{}", said.out);
+    let way_out = "routes.main.publish = \"direct\"";
+    assert!(said.advice().contains(way_out), "{}", said.out);
+    let direct = || Check::to(&server, "").key("routes.main.publish", "direct");
+    let said = direct().run(&["--connect", "--canary"]);
+    said.assert_code(0);
+    assert!(said.out.contains("torn files can be seen"), "{}", said.out);
+    assert_eq!(names(&server.root), [""; 0], "{}", said.out);
+    // Without a connection too: it is a warning of the configuration.
+    let said = direct().run(&[]);
+    said.assert_code(0);
+    assert!(said.out.contains("torn after a failure"), "{}", said.out);
+}
+
 /// A port of this address on which nobody listens.
 fn closed_port() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")

@@ -3,6 +3,7 @@
 //! so that a hung disk holds up its own route and nobody else. Never waits: neither the actor for
 //! a thread, nor a thread for the daemon's mailbox (what does not fit is kept and tried again).
 
+mod change;
 mod desk;
 
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +16,8 @@ use std::time::Duration;
 use actix::prelude::*;
 use slog::{Logger, error};
 use tokio::sync::oneshot;
+
+pub use change::{Change, Changed, Step, Took};
 
 use crate::config::Route;
 use crate::pulse::{Point, Sabotage};
@@ -150,6 +153,8 @@ pub struct Daemon {
     pub state: Recipient<SpoolState>,
     /// Takes [`FinishedSource`].
     pub finished: Recipient<FinishedSource>,
+    /// Takes [`Changed`].
+    pub changed: Recipient<Changed>,
     /// Takes [`Revived`].
     pub revived: Recipient<Revived>,
 }
@@ -229,6 +234,11 @@ impl Lane {
 /// See the module.
 pub struct CollectorActor {
     lanes: HashMap<Arc<str>, Lane>,
+    /// Threads of routes that are shut, until they have ended.
+    shutting: Vec<(Arc<str>, JoinHandle<()>)>,
+    watching: bool,
+    daemon: Daemon,
+    clock: Clock,
     log: Logger,
     flushing: bool,
     sabotage: Sabotage,
@@ -247,6 +257,10 @@ impl CollectorActor {
     ) -> Result<Self, std::io::Error> {
         let mut actor = Self {
             lanes: HashMap::new(),
+            shutting: Vec::new(),
+            watching: false,
+            daemon: daemon.clone(),
+            clock,
             log: log.clone(),
             flushing: false,
             sabotage: Sabotage::default(),
@@ -361,7 +375,9 @@ impl Handler<Shutdown> for CollectorActor {
             lane.flush();
             lane.stop();
         }
-        let threads: Vec<_> = self.lanes.drain().map(|(_, lane)| lane.thread).collect();
+        let lanes = self.lanes.drain().map(|(_, lane)| lane.thread);
+        let shutting = self.shutting.drain(..).map(|(_, thread)| thread);
+        let threads: Vec<_> = lanes.chain(shutting).collect();
         Box::pin(async move {
             let tries = GRACE.as_millis() / TRY_AGAIN.as_millis();
             for _ in 0..tries {

@@ -18,7 +18,8 @@ use slog::{Logger, error, info, warn};
 
 use crate::clock::{self, Mono};
 use crate::failpoint;
-use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store};
+use crate::spool::Stamp;
+use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store, Unfinished};
 
 /// How often what is older than the history is dropped.
 const EXPIRY: Duration = Duration::from_secs(3600);
@@ -47,6 +48,32 @@ pub struct Journaled {
     pub error: Option<String>,
     /// The journal was opened again in mid-life, and may know nothing of what came before.
     pub anew: bool,
+}
+
+/// What the journal knows of a route, from its life before: asked when a route is begun.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Recall {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Who wants to know.
+    pub told: Recipient<Recalled>,
+}
+
+/// The answer. Not told where there is no room for it, or the journal cannot be read: asked again.
+#[derive(Message, Debug, Clone)]
+#[rtype(result = "()")]
+pub struct Recalled {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// Files that were not finished.
+    pub unfinished: Vec<Unfinished>,
+    /// Delivered files that stay in its spool.
+    pub kept: Vec<(Arc<str>, Stamp)>,
+    /// Where the journal was set aside that knew more of them, if it is lost and not given up.
+    pub lost: Option<String>,
+    /// The journal's file.
+    pub path: PathBuf,
 }
 
 /// What the writer is made of.
@@ -279,6 +306,37 @@ impl JournalActor {
                     anew,
                 });
             }
+        }
+    }
+}
+
+impl Handler<Recall> for JournalActor {
+    type Result = ();
+
+    fn handle(&mut self, Recall { route, told }: Recall, ctx: &mut Self::Context) {
+        // What was written before the question belongs to the answer.
+        self.handle(Flush, ctx);
+        let read = self.store().and_then(|store| {
+            let unfinished = store.unfinished().map_err(|e| e.to_string())?;
+            let kept = store.kept().map_err(|e| e.to_string())?;
+            let lost = store.lost().map_err(|e| e.to_string())?;
+            Ok((unfinished, kept, lost))
+        });
+        match read {
+            Ok((unfinished, kept, lost)) => {
+                let unfinished = unfinished.into_iter().filter(|u| u.of.route == route);
+                let kept = kept.into_iter().filter(|(of, _)| of.route == route);
+                // The daemon asks again for what it is not told.
+                let _ = told.try_send(Recalled {
+                    unfinished: unfinished.collect(),
+                    kept: kept.map(|(of, stamp)| (of.path, stamp)).collect(),
+                    lost,
+                    path: self.path.clone(),
+                    route,
+                });
+            }
+            Err(error) => warn!(self.parts.log, "the journal cannot be read"; "error" => error,
+                "route" => &*route, "next" => "tried again; the route begins after that"),
         }
     }
 }

@@ -70,7 +70,7 @@ pub struct EndTask {
     pub next: u64,
 }
 
-/// The service ends: the worker says goodbye and leaves.
+/// No more work comes: the worker says goodbye and leaves.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "()")]
 pub struct Retire;
@@ -143,3 +143,8 @@ pub struct Drain {
     /// When whatever still runs is ended.
     pub until: Mono,
 }
+
+/// To the quarantine: other bounds hold from now on.
+#[derive(Message, Debug, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Limit(pub crate::core::ring::Limits);

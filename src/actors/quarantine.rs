@@ -9,7 +9,7 @@ use std::sync::Arc;
 use actix::{Actor, Context, Handler, MessageResult, Recipient};
 use slog::{Logger, info, warn};
 
-use super::messages::{Close, Released, Seats, Snapshot, Strand, Tick};
+use super::messages::{Close, Limit, Released, Seats, Snapshot, Strand, Tick};
 use crate::clock;
 use crate::core::evidence::{Socket, tcp};
 use crate::core::names::ReleaseReason;
@@ -200,6 +200,19 @@ impl Handler<Tick> for SocketQuarantineActor {
         }
         self.observe();
         let releases = self.ring.tick(clock::mono());
+        self.release_all(releases);
+    }
+}
+
+impl Handler<Limit> for SocketQuarantineActor {
+    type Result = ();
+
+    fn handle(&mut self, Limit(limits): Limit, _: &mut Self::Context) {
+        self.capacity = limits.capacity;
+        let capacity = self.metrics.quarantine_capacity();
+        capacity.set(limits.capacity as i64);
+        self.observe();
+        let releases = self.ring.limit(limits);
         self.release_all(releases);
     }
 }

@@ -12,11 +12,10 @@ use actix::{
 use slog::{Logger, error, warn};
 
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
-use crate::config::{Route, Timers};
 use crate::ftp::{Limit, Setup};
 use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
 use crate::spool::journal::Journal;
-use crate::worker::{self, Mailbox};
+use crate::worker::{self, Mailbox, Terms};
 
 /// Messages that may wait for one slot: a Ping, a job, an EndTask, a Retire, and their successors.
 const MAILBOX: usize = 16;
@@ -30,12 +29,8 @@ pub struct Slot {
     pub index: usize,
     /// Its number in its route.
     pub number: u32,
-    /// The route.
-    pub route: Arc<Route>,
-    /// The bounds.
-    pub timers: Timers,
-    /// How long the detection of a dead path may take.
-    pub detection: std::time::Duration,
+    /// The settings that its first worker begins with; each job brings its own.
+    pub terms: Arc<Terms>,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
     /// The route's rate limit.
@@ -58,7 +53,8 @@ pub struct Slot {
 pub struct UploaderActor {
     slot: Slot,
     epoch: u64,
-    worker: Option<(Arc<WorkerHandle>, Mailbox)>,
+    /// Without a mailbox it says goodbye, and is watched until it has left.
+    worker: Option<(Arc<WorkerHandle>, Option<Mailbox>)>,
 }
 
 impl UploaderActor {
@@ -77,9 +73,9 @@ impl UploaderActor {
         let handle = Arc::new(handle);
         let setup = Setup {
             handle: Arc::clone(&handle),
-            route: Arc::clone(&slot.route),
-            timers: slot.timers.clone(),
-            detection: slot.detection,
+            route: Arc::clone(&slot.terms.route),
+            timers: slot.terms.timers.clone(),
+            detection: slot.terms.detection,
             look_ups: slot.look_ups.clone(),
             limit: slot.limit.clone(),
             journal: slot.journal.clone(),
@@ -98,11 +94,11 @@ impl UploaderActor {
                     })
             }),
         )?;
-        self.worker = Some((handle, mailbox));
+        self.worker = Some((handle, Some(mailbox)));
         Ok(())
     }
 
-    fn current(&self, epoch: u64) -> Option<&(Arc<WorkerHandle>, Mailbox)> {
+    fn current(&self, epoch: u64) -> Option<&(Arc<WorkerHandle>, Option<Mailbox>)> {
         self.worker
             .as_ref()
             .filter(|(handle, _)| handle.epoch == epoch)
@@ -184,7 +180,7 @@ impl Handler<Give> for UploaderActor {
         let Some((handle, mailbox)) = self.current(job.epoch) else {
             return;
         };
-        if !mailbox.give(job) {
+        if !mailbox.as_ref().is_some_and(|mailbox| mailbox.give(job)) {
             // The heartbeat finds a worker that takes no job: its mailbox is empty otherwise.
             warn!(self.slot.log, "the worker took no job"; "epoch" => handle.epoch,
                 "next" => "the heartbeat ends it");
@@ -211,8 +207,8 @@ impl Handler<Retire> for UploaderActor {
     type Result = ();
 
     fn handle(&mut self, _: Retire, _: &mut Self::Context) {
-        if let Some((handle, mailbox)) = self.worker.take() {
-            drop(mailbox);
+        if let Some((handle, mailbox)) = &mut self.worker {
+            *mailbox = None;
             handle.fence.wake();
         }
     }

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::{After, Config, Route};
 use crate::report::Incident;
 use crate::spool::Stamp;
-use crate::spool::journal::{Opened, Store, Unfinished};
+use crate::spool::journal::{Opened, Store, Unfinished, why_no_resend};
 
 /// An open journal and what it knows.
 pub struct KeptJournal {
@@ -103,9 +103,5 @@ fn no_resend(
     warn!(log, "routes that keep their files wait: which were delivered is not known any more";
         "routes" => names, "set_aside" => &place,
         "next" => "nothing of them is sent before a start with --accept-resend");
-    Ok(Some(format!(
-        "it keeps its files, and the journal that knew which of them were delivered is lost \
-         ({place}); to send all of them again, start once with `ftpulse run --accept-resend`; to \
-         avoid that, stop the service, put a sound journal back, and start it"
-    )))
+    Ok(Some(why_no_resend(&place)))
 }

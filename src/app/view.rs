@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use actix::Addr;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
+use super::reload::Asks;
 use crate::actors::collector::{self, CollectorActor};
 use crate::actors::daemon::DaemonActor;
 use crate::actors::messages::{GetIncidents, GetStatus, Snapshot};
 use crate::actors::quarantine::SocketQuarantineActor;
 use crate::clock;
 use crate::http::{Answer, Health, Retried, Source, Unavailable};
-use crate::report::{Incident, RetryRequest, Status};
+use crate::report::{Incident, NotReloaded, Reloaded, RetryRequest, Status};
 
 /// A daemon that has not turned for so long is stuck.
 const STUCK: Duration = Duration::from_secs(10);
@@ -26,6 +27,8 @@ pub struct View {
     pub quarantine: Addr<SocketQuarantineActor>,
     /// The collector: dead letters that are sent again.
     pub collector: Addr<CollectorActor>,
+    /// Who reads the configuration anew; none where there is nothing to be read.
+    pub reloads: Option<Asks>,
     /// When the daemon's loop turned last.
     pub turned: Arc<AtomicU64>,
     /// Why the service is not ready.
@@ -77,6 +80,18 @@ impl Source for View {
             let gone = || Unavailable("the spool's thread has ended".into());
             let done = done.ok_or_else(gone)?.map_err(Unavailable)?;
             Ok(Retried::Done(done))
+        })
+    }
+
+    fn reload(&self) -> Answer<'_, Result<Reloaded, NotReloaded>> {
+        Box::pin(async move {
+            let nothing = || Unavailable("this service has no configuration to read anew".into());
+            let reloads = self.reloads.as_ref().ok_or_else(nothing)?;
+            let (answer, answered) = oneshot::channel();
+            let many = |_| Unavailable("too many reloads wait already".into());
+            reloads.try_send(answer).map_err(many)?;
+            let ending = |_| Unavailable("the service is about to end".into());
+            answered.await.map_err(ending)?
         })
     }
 

@@ -95,11 +95,16 @@ impl ConfigFile {
     /// # Errors
     /// The exit code of a wrong configuration.
     pub fn load(self) -> Result<Loaded, ExitCode> {
-        config::load(Sources::of_process(self.config)).map_err(|faults| {
+        self.read().map_err(|faults| {
             // Nobody reads a standard error that is gone; the exit code still tells.
             let _ = write!(std::io::stderr().lock(), "ftpulse: {faults}");
             ExitCode::from(EXIT_USAGE)
         })
+    }
+
+    /// The same for whoever tells the faults in another way.
+    fn read(self) -> Result<Loaded, config::Faults> {
+        config::load(Sources::of_process(self.config))
     }
 }
 

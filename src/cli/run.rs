@@ -1,16 +1,18 @@
 //! `ftpulse run`: the service, until SIGTERM or SIGINT (drained: exit 0) or until it cannot heal
-//! itself (exit 70). A second signal ends it at once (128 + n).
+//! itself (exit 70). A second signal ends it at once (128 + n). SIGHUP has it read its
+//! configuration anew.
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use slog::{info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigFile, EXIT_ESCALATED, EXIT_FAILED, Global};
-use crate::app::{self, End};
-use crate::config::Config;
+use crate::app::{self, End, Rereading};
+use crate::config::{Config, Faults, Loaded};
 use crate::log;
 use crate::metrics::Metrics;
 
@@ -32,11 +34,19 @@ pub struct Arguments {
 
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: Arguments) -> ExitCode {
+    let load = {
+        let file = arguments.file.clone();
+        move || {
+            let mut loaded = file.clone().read()?;
+            loaded.config.log.level = global.level(loaded.config.log.level);
+            Ok(loaded)
+        }
+    };
     match arguments.file.load() {
         Ok(mut loaded) => {
             loaded.config.log.level = global.level(loaded.config.log.level);
             loaded.config.accept_resend = arguments.accept_resend;
-            serve(loaded.config, &loaded.warnings)
+            serve(loaded.config, &loaded.warnings, Arc::new(load))
         }
         Err(code) => code,
     }
@@ -49,7 +59,9 @@ pub fn metrics_of(config: &Config) -> Metrics {
     Metrics::new(&routes, env!("CARGO_PKG_VERSION"), revision)
 }
 
-fn serve(config: Config, warnings: &[String]) -> ExitCode {
+type Load = Arc<dyn Fn() -> Result<Loaded, Faults> + Send + Sync>;
+
+fn serve(config: Config, warnings: &[String], load: Load) -> ExitCode {
     let metrics = metrics_of(&config);
     let (logger, guard) = log::logger(&config.log, metrics.log_dropped().clone());
     log::log_panics(&logger);
@@ -59,8 +71,15 @@ fn serve(config: Config, warnings: &[String]) -> ExitCode {
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"),
         "routes" => config.routes.len(), "next" => "folders are locked and watched");
     let ended = actix_rt::System::new().block_on(async {
-        let stop = signals().map_err(|e| format!("cannot listen to signals: {e}"))?;
-        app::run(config, metrics, logger.clone(), stop, |_| {}).await
+        let deaf = |e| format!("cannot listen to signals: {e}");
+        let stop = signals().map_err(deaf)?;
+        let level = guard.level();
+        let rereading = Rereading {
+            load,
+            signal: signal(SignalKind::hangup()).map_err(deaf)?,
+            level: Box::new(move |to| level.set(to)),
+        };
+        app::run_rereading(config, metrics, logger.clone(), stop, rereading).await
     });
     let code = match ended {
         Ok(End::Done) => 0,

@@ -128,6 +128,7 @@ impl Builder {
                 idle.push((settle, format!("{suffix} says when a file is whole")));
             }
         }
+        self.warnings.extend(super::publishing::warnings(s));
         for (name, why) in idle {
             let origin = self.settings.origin(&name);
             let text = format!("{name} (from {origin}) has no effect: {why}");
@@ -204,6 +205,7 @@ impl Builder {
             } else {
                 Verify::Size
             },
+            publishing: super::publishing::of(s, route),
             after: match (s.choice(&name("after")), s.path(&name("archive"))) {
                 ("archive", Some(folder)) => After::Archive(folder),
                 ("keep", _) => After::Keep,

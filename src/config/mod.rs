@@ -3,12 +3,14 @@
 //! touches nothing, and prints no secret.
 
 mod build;
+pub mod change;
 mod env;
 mod fault;
 mod file;
 pub mod keys;
 mod layer;
 mod model;
+mod publishing;
 mod rules;
 mod secret;
 mod server;
@@ -18,6 +20,7 @@ mod value;
 
 pub use fault::{Fault, Faults};
 pub use model::*;
+pub use publishing::{OnConflict, Publishing};
 
 use fault::Wrong;
 use layer::Layer;

@@ -39,7 +39,7 @@ pub struct Config {
 }
 
 /// `heartbeat.*` (S1.2, S1.3).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Heartbeat {
     /// Time between two Pings of a slot.
     pub interval: Duration,
@@ -65,7 +65,7 @@ impl Heartbeat {
 }
 
 /// `quarantine.*` (S1.5).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Quarantine {
     /// Pairs held at most.
     pub capacity: usize,
@@ -78,7 +78,7 @@ pub struct Quarantine {
 }
 
 /// `timers.*` (S2). `None` means unbounded by a timer of its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Timers {
     /// One attempt of the control connection.
     pub control_connect: Duration,
@@ -113,7 +113,7 @@ pub struct Timers {
 }
 
 /// `retry.*`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Retry {
     /// The first pause.
     pub first: Duration,
@@ -126,7 +126,7 @@ pub struct Retry {
 }
 
 /// One spool folder, one destination, its rules.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// The route's name, `[a-z0-9_]+`.
     pub name: String,
@@ -154,6 +154,8 @@ pub struct Route {
     pub rate_limit: Option<u64>,
     /// How the sent file is verified before it is published.
     pub verify: Verify,
+    /// How it gets its final name.
+    pub publishing: super::Publishing,
     /// What becomes of the source after its delivery.
     pub after: After,
     /// Folder of dead letters; never scanned.
@@ -161,7 +163,7 @@ pub struct Route {
 }
 
 /// A destination.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Server {
     /// Host name or address literal, without brackets.
     pub host: String,

@@ -15,6 +15,7 @@ pub(super) fn check(settings: &mut Settings) {
     for (index, name) in names.iter().enumerate() {
         folders(settings, name);
         ready_suffix(settings, name);
+        super::publishing::check(settings, name);
         state(settings, name);
         for other in names.iter().skip(index + 1) {
             spools(settings, name, other);

@@ -107,6 +107,20 @@ impl<T> Backlog<T> {
         }
     }
 
+    /// A file in work comes back and is the next one.
+    pub fn put_first(&mut self, path: &str) {
+        let Some((key, _)) = self.records.get_key_value(path) else {
+            return;
+        };
+        let key = Arc::clone(key);
+        if let Some(record) = self.records.get_mut(path)
+            && record.place == Place::InWork
+        {
+            record.place = Place::Ready;
+            self.ready.push_front(key);
+        }
+    }
+
     /// The file is done with: it is forgotten. Returns the caller's facts.
     pub fn remove(&mut self, path: &str) -> Option<T> {
         let (key, record) = self.records.remove_entry(path)?;
@@ -118,6 +132,31 @@ impl<T> Backlog<T> {
             Place::InWork => {}
         }
         Some(record.facts)
+    }
+
+    /// Takes out the files for which `which` holds and that are not in work; with until when each
+    /// has to wait, if it does.
+    pub fn take_out(&mut self, which: impl Fn(&T) -> bool) -> Vec<(Arc<str>, T, Option<Mono>)> {
+        let leaves = |record: &Record<T>| record.place != Place::InWork && which(&record.facts);
+        let mut order: Vec<Arc<str>> = self.ready.iter().cloned().collect();
+        order.extend(self.waiting.iter().map(|(_, path)| Arc::clone(path)));
+        let mut out = Vec::new();
+        for path in order {
+            if !self.records.get(&path).is_some_and(leaves) {
+                continue;
+            }
+            if let Some(record) = self.records.remove(&path) {
+                let until = match record.place {
+                    Place::Waiting(until) => Some(until),
+                    _ => None,
+                };
+                out.push((path, record.facts, until));
+            }
+        }
+        let records = &self.records;
+        self.ready.retain(|path| records.contains_key(path));
+        self.waiting.retain(|(_, path)| records.contains_key(path));
+        out
     }
 
     /// The caller's facts about a file.
@@ -198,11 +237,30 @@ mod tests {
         assert_eq!(backlog.ready(), 1);
     }
 
+    #[test]
+    fn what_is_in_work_is_not_taken_out_and_the_rest_keeps_its_order() {
+        let mut backlog = Backlog::default();
+        for (path, touched) in [("a", false), ("b", true), ("c", false), ("d", false)] {
+            assert!(backlog.add(path, touched));
+        }
+        let until = Duration::from_secs(9);
+        assert!(backlog.add_waiting("e", false, until));
+        assert_eq!(backlog.take(Duration::ZERO, |_| true).as_deref(), Some("a"));
+        let out = backlog.take_out(|touched| !touched);
+        let out: Vec<_> = out.iter().map(|(p, _, until)| (&**p, *until)).collect();
+        assert_eq!(out, [("c", None), ("d", None), ("e", Some(until))]);
+        assert_eq!(
+            (backlog.len(), backlog.ready(), backlog.waiting()),
+            (2, 1, 0)
+        );
+        assert_eq!(backlog.take(until, |_| true).as_deref(), Some("b"));
+    }
+
     proptest! {
         /// Whatever happens, every file is in exactly one place and none is lost or doubled.
         #[test]
         fn every_file_is_in_exactly_one_place(
-            steps in prop::collection::vec((0u8..5, 0u8..12, 0u64..20), 1..200),
+            steps in prop::collection::vec((0u8..6, 0u8..12, 0u64..20), 1..200),
         ) {
             let mut backlog = Backlog::default();
             let mut known = BTreeSet::new();
@@ -218,6 +276,14 @@ mod tests {
                     2 => {
                         backlog.put_back(&name, now + Duration::from_secs(by));
                         in_work.remove(&name);
+                    }
+                    4 => {
+                        backlog.put_first(&name);
+                        if in_work.remove(&name) {
+                            let next = backlog.take(now, |_| true);
+                            prop_assert_eq!(next.as_deref(), Some(&*name));
+                            in_work.insert(name);
+                        }
                     }
                     3 => {
                         prop_assert_eq!(backlog.remove(&name).is_some(), known.remove(&name));

@@ -1,6 +1,8 @@
 //! How far one upload attempt came, and what that means when it ended without a clear result
 //! ("In doubt"). The evidence is the attempt's own temp name, never the size of what stands under
-//! the final name: that may be yesterday's file, or the consumer may have taken ours.
+//! the final name: that may be yesterday's file, or the consumer may have taken ours. Only where a
+//! file is sent straight under its final name (`publish = "direct"`) there is no other evidence;
+//! there the size decides, and only after a 226.
 
 /// The last irreversible step that an attempt had begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,8 +14,15 @@ pub enum Stage {
     Sending = 1,
     /// Complete and verified; the rename to the final name may have been sent.
     Publishing = 2,
-    /// The 250 to RNTO was read.
+    /// The 250 to RNTO was read, or a stored file was verified: it stands under its final name. Its
+    /// marker, where the route has one, may be missing.
     Published = 3,
+    /// Its marker was stored as well.
+    Marked = 4,
+    /// STOR was sent straight under the final name: what stands there may be a part.
+    Storing = 5,
+    /// The same, and its 226 was read; its size was not seen yet.
+    Stored = 6,
 }
 
 impl Stage {
@@ -23,6 +32,9 @@ impl Stage {
             0 => Self::Opened,
             1 => Self::Sending,
             3 => Self::Published,
+            4 => Self::Marked,
+            5 => Self::Storing,
+            6 => Self::Stored,
             _ => Self::Publishing,
         }
     }
@@ -33,7 +45,9 @@ impl Stage {
             Self::Opened => Remedy::Nothing,
             Self::Sending => Remedy::TakeAway,
             Self::Publishing => Remedy::Ask,
-            Self::Published => Remedy::Delivered,
+            Self::Published | Self::Marked => Remedy::Delivered,
+            Self::Storing => Remedy::SendAgain,
+            Self::Stored => Remedy::AskSize,
         }
     }
 }
@@ -49,6 +63,11 @@ pub enum Remedy {
     Ask,
     /// Delivered: act on it.
     Delivered,
+    /// A part may stand under the final name: never delivered, sent again.
+    SendAgain,
+    /// It was stored under the final name: sent again if it is there in another size, else
+    /// delivered.
+    AskSize,
 }
 
 /// What the server said when the old temp was to be renamed to a fresh name.
@@ -130,6 +149,7 @@ mod tests {
                     }
                 }
                 Remedy::Delivered => {}
+                Remedy::SendAgain | Remedy::AskSize => prop_assert!(false),
             }
             prop_assert_eq!(folder.published, 1);
             prop_assert!(!folder.temp);
@@ -143,6 +163,9 @@ mod tests {
             Stage::Sending,
             Stage::Publishing,
             Stage::Published,
+            Stage::Marked,
+            Stage::Storing,
+            Stage::Stored,
         ] {
             assert_eq!(Stage::from_u8(stage as u8), stage);
         }

@@ -9,6 +9,7 @@ pub mod heartbeat;
 pub mod journey;
 pub mod lease;
 pub mod names;
+pub mod naming;
 pub mod restart;
 pub mod retry;
 pub mod ring;

@@ -2,7 +2,7 @@
 //! It holds ids, not sockets; the quarantine does what it says. It never refuses a pair: when
 //! there is no place, the earliest is released first.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::Mono;
 use super::names::ReleaseReason;
@@ -58,6 +58,25 @@ impl Ring {
             limits,
             held: VecDeque::with_capacity(limits.capacity),
         }
+    }
+
+    /// Other bounds; what they have no room for goes, oldest first.
+    pub fn limit(&mut self, limits: Limits) -> Vec<Release> {
+        self.limits = limits;
+        let mut out = Vec::new();
+        while self.held.len() > limits.capacity {
+            out.extend(self.release_first(ReleaseReason::Full, |_| true));
+        }
+        let held = self.held.iter().map(|e| e.destination.clone());
+        let destinations: BTreeSet<_> = held.collect();
+        for destination in destinations {
+            let same = |e: &Entry| e.destination == destination;
+            while self.held.iter().filter(|e| same(e)).count() > limits.per_destination {
+                out.extend(self.release_first(ReleaseReason::Seats, same));
+            }
+        }
+        out.extend(self.over_memory());
+        out
     }
 
     /// The held pairs, oldest first.
@@ -221,6 +240,26 @@ mod tests {
         ring.put(entry(5, "a", 0));
         ring.put(entry(6, "b", 0));
         assert_eq!(said(&ring.shutdown()), [(5, "shutdown"), (6, "shutdown")]);
+    }
+
+    #[test]
+    fn tighter_bounds_release_what_they_have_no_room_for() {
+        let mut ring = Ring::new(limits());
+        ring.put(entry(1, "a", 40));
+        ring.put(entry(2, "a", 40));
+        ring.put(entry(3, "b", 0));
+        assert!(ring.limit(limits()).is_empty());
+        let one_each = Limits {
+            per_destination: 1,
+            ..limits()
+        };
+        assert_eq!(said(&ring.limit(one_each)), [(1, "seats")]);
+        let one = Limits {
+            capacity: 1,
+            ..limits()
+        };
+        assert_eq!(said(&ring.limit(one)), [(2, "full")]);
+        assert!(ring.put(entry(4, "b", 0)).iter().any(|r| r.id == 3));
     }
 
     #[derive(Debug, Clone)]

@@ -123,6 +123,21 @@ impl Seats {
         }
     }
 
+    /// So many slots may want a session from now on, at least 1.
+    pub fn set_slots(&mut self, slots: usize) {
+        self.slots = slots.max(1);
+    }
+
+    /// The settings changed: the next try may be the right one, and is not put off. Nothing is
+    /// known of a login with them.
+    pub fn forgive(&mut self) {
+        self.failures = 0;
+        self.logins_refused = 0;
+        self.paused = Mono::ZERO;
+        self.known = false;
+        self.era += 1;
+    }
+
     /// The number that a try which begins now has to tell when it fails.
     pub fn era(&self) -> u64 {
         self.era

@@ -41,6 +41,9 @@ pub enum Trouble {
     InDoubt,
     /// The journal cannot be written: what was to be done next must not be.
     Unwritten,
+    /// The final name exists on the server, and the route does not allow to replace it; what
+    /// exactly is in the way.
+    Conflict(String),
     /// The server has a size that differs from what was sent.
     SizeDiffers {
         /// Bytes sent.
@@ -129,6 +132,7 @@ impl Trouble {
             | Self::Vanished
             | Self::InDoubt
             | Self::Unwritten
+            | Self::Conflict(_)
             | Self::SizeDiffers { .. } => true,
             Self::Ended | Self::Timeout(_) | Self::Lost { .. } => false,
         }
@@ -156,7 +160,7 @@ impl fmt::Display for Trouble {
             Self::Timeout(phase) => write!(f, "no event within the bound of the phase {phase}"),
             Self::Refused { verb, text, .. } => write!(f, "the server refused {verb}: {text}"),
             Self::Lost { phase, error } => write!(f, "the session was lost in {phase}: {error}"),
-            Self::Source(error) => f.write_str(error),
+            Self::Source(error) | Self::Conflict(error) => f.write_str(error),
             Self::Changed => f.write_str("the source changed while it was sent"),
             Self::Vanished => f.write_str("the source vanished"),
             Self::Unwritten => f.write_str("the journal cannot be written"),

@@ -2,8 +2,11 @@
 //! publishing. Runs on a worker's thread only; every wait names its phase in the pulse cell and
 //! ends by the daemon's interrupt or the fence. It decides nothing about local files.
 
+mod conflict;
 mod dial;
+mod direct;
 mod error;
+mod marker;
 mod pace;
 mod plain;
 mod probe;
@@ -12,9 +15,10 @@ mod session;
 mod transfer;
 mod wire;
 
+pub use direct::{Settled, settle};
 pub use error::Trouble;
 pub use pace::Limit;
 pub use probe::{Features, Listing};
-pub use publish::{Resolved, resolve, take_away};
+pub use publish::{Landed, Placed, Resolved, landed, published, resolve, take_away};
 pub use session::{Session, Setup};
 pub use transfer::{REASON_BOUND, send};

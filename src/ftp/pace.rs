@@ -21,18 +21,28 @@ const LOOK_LAST: Duration = Duration::from_millis(100);
 
 /// A route's rate limit, shared by its uploaders; without one everything may go at once.
 #[derive(Clone, Default)]
-pub struct Limit(Option<Arc<Mutex<Bucket>>>);
+pub struct Limit(Arc<Mutex<Option<(u64, Bucket)>>>);
 
 impl Limit {
     /// So many bytes a second, or any number.
     pub fn new(rate: Option<u64>) -> Self {
-        Self(rate.map(|rate| Arc::new(Mutex::new(Bucket::new(rate)))))
+        let limit = Self::default();
+        limit.set(rate);
+        limit
+    }
+
+    /// The same from now on, for transfers under way too.
+    pub fn set(&self, rate: Option<u64>) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.as_ref().map(|(rate, _)| *rate) != rate {
+            *inner = rate.map(|rate| (rate, Bucket::new(rate)));
+        }
     }
 }
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Limit").field(&self.0.is_some()).finish()
+        f.debug_struct("Limit").finish_non_exhaustive()
     }
 }
 
@@ -61,12 +71,12 @@ impl<'a> Pace<'a> {
         socket: &TcpStream,
         want: usize,
     ) -> Result<usize, Trouble> {
-        let Some(bucket) = &self.limit.0 else {
-            return Ok(want);
-        };
         if self.allowance == 0 {
             let (at, in_flight) = {
-                let mut bucket = bucket.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut inner = self.limit.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some((_, bucket)) = inner.as_mut() else {
+                    return Ok(want);
+                };
                 self.allowance = bucket.piece().min(want as u64);
                 let at = bucket.reserve(self.allowance, clock::mono());
                 (at, bucket.in_flight())

@@ -8,27 +8,81 @@ use std::sync::Arc;
 use slog::warn;
 use suppaftp::Status;
 
+use super::conflict::{Found, NUMBERS};
 use super::wire::is_risky;
 use super::{Session, Trouble};
+use crate::config::OnConflict;
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
+use crate::core::naming;
 use crate::failpoint;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
 
 /// What became of an attempt in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resolved {
     /// Nothing of it is left that could become visible.
     Gone,
-    /// It stands under the final name; the version that was sent, where it is known.
-    Delivered(Option<Stamp>),
+    /// It stands under a final name.
+    Delivered(Landed),
+    /// It is whole on the server, but its name was taken: it was withdrawn (`skip`).
+    Skipped(Option<Stamp>),
     /// The server's answers leave it open: try again later.
     Open,
 }
 
+/// What stands under a final name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Landed {
+    /// The version that was sent, where it is known.
+    pub source: Option<Stamp>,
+    /// The final name below the remote folder.
+    pub name: String,
+}
+
+/// What came of a publication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placed {
+    /// It stands under this name.
+    As(String),
+    /// The name was taken and the route skips it: nothing of it is left.
+    Skipped,
+}
+
 impl Session {
-    /// Renames the sent and verified temp to its final name (RFC 959 section 4.1.3).
-    pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
+    /// Gives the sent and verified temp its final name, or what the route says where that exists.
+    pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<Placed, Trouble> {
+        let on_conflict = self.setup.route.publishing.on_conflict;
+        for number in 0..NUMBERS {
+            let name = naming::numbered(target, number);
+            // Looked for before the journal is asked to write each number that is taken.
+            let taken = number > 0 && self.look(&name)? != Found::Absent;
+            if taken || !attempt.aim(&name) {
+                continue;
+            }
+            self.begin_publishing(attempt)?;
+            if on_conflict != OnConflict::Overwrite
+                && let Found::There(size) = self.look(&name)?
+            {
+                if on_conflict == OnConflict::Rename {
+                    continue;
+                }
+                let ours = attempt.source().map(|stamp| stamp.size);
+                let judged = self.judge(&name, ours, size);
+                self.withdraw(attempt)?;
+                return judged.map(|()| Placed::Skipped);
+            }
+            self.publish_as(attempt, &name)?;
+            return Ok(Placed::As(name));
+        }
+        Err(Trouble::Conflict(format!(
+            "{NUMBERS} other names for {} exist on the server",
+            crate::log::escape(target)
+        )))
+    }
+
+    /// From here on the temp's absence means that it was published.
+    fn begin_publishing(&mut self, attempt: &Attempt) -> Result<(), Trouble> {
         if !attempt.begin_publishing() {
             return Err(Trouble::Ended);
         }
@@ -39,6 +93,11 @@ impl Session {
             }
             return Err(trouble);
         }
+        Ok(())
+    }
+
+    /// Renames the temp to a final name (RFC 959 section 4.1.3).
+    fn publish_as(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
         let renamed = self.rename(&attempt.temp, target);
         match &renamed {
             Ok(()) => {
@@ -72,7 +131,7 @@ impl Session {
     /// Says so where the server has put another name in the place of one that it does not like
     /// (pure-ftpd makes "x_" of "x "). It is delivered all the same: sent again it would only
     /// come to the same end.
-    fn look_after(&mut self, target: &str) -> Result<(), Trouble> {
+    pub(super) fn look_after(&mut self, target: &str) -> Result<(), Trouble> {
         if is_risky(target) && self.has_size && self.absent(target)? {
             warn!(self.setup.log, "the server has the file under another name";
                 "file" => crate::log::escape(target).into_owned(),
@@ -174,8 +233,8 @@ pub fn resolve(
     fresh: &Attempt,
     target: &str,
 ) -> Result<Resolved, Trouble> {
-    if let Some(done) = old.iter().find(|a| a.stage().remedy() == Remedy::Delivered) {
-        return Ok(Resolved::Delivered(done.source()));
+    if let Some(done) = published(old) {
+        return Ok(Resolved::Delivered(landed(done, target)));
     }
     if session.made_folder {
         // The remote folder itself was gone: that a temp is not there proves no publication.
@@ -203,14 +262,52 @@ pub fn resolve(
                 old.iter()
                     .filter(|a| a.stage().remedy() == Remedy::Ask)
                     .for_each(|a| a.enter(Stage::Opened));
-                session.publish(fresh, target)?;
-                return Ok(Resolved::Delivered(fresh.source()));
+                return Ok(match session.publish(fresh, target)? {
+                    Placed::As(name) => Resolved::Delivered(Landed {
+                        source: fresh.source(),
+                        name,
+                    }),
+                    Placed::Skipped => Resolved::Skipped(fresh.source()),
+                });
             }
-            Next::Delivered => resolved = Resolved::Delivered(attempt.source()),
+            // The newest one that had chosen a name is the one that was published: its elders
+            // were renamed to it before it chose.
+            Next::Delivered => match &mut resolved {
+                Resolved::Delivered(known) if attempt.target().is_none() => {
+                    known.source = attempt.source().or(known.source);
+                }
+                resolved => *resolved = Resolved::Delivered(landed(attempt, target)),
+            },
             Next::Later => return Ok(Resolved::Open),
         }
     }
+    if matches!(resolved, Resolved::Delivered(_)) {
+        // Known from here on: what is left to do does not depend on asking again.
+        old.iter()
+            .filter(|a| a.stage().remedy() == Remedy::Ask)
+            .for_each(|a| a.enter(Stage::Published));
+    }
     Ok(resolved)
+}
+
+/// The attempt that was published: of several that one publication settled, the one that had
+/// chosen a name last.
+pub fn published(attempts: &[Arc<Attempt>]) -> Option<&Arc<Attempt>> {
+    let done = || {
+        let newest = attempts.iter().rev();
+        newest.filter(|a| a.stage().remedy() == Remedy::Delivered)
+    };
+    done()
+        .find(|a| a.target().is_some())
+        .or_else(|| done().next())
+}
+
+/// Where an attempt that was published stands.
+pub fn landed(attempt: &Attempt, target: &str) -> Landed {
+    Landed {
+        source: attempt.source(),
+        name: attempt.target().unwrap_or_else(|| target.to_owned()),
+    }
 }
 
 /// Renames the temp of `old` to that of `fresh`. From before the rename on, `fresh` is in doubt.

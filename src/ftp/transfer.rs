@@ -57,12 +57,26 @@ pub fn send(
         result,
         Err(Trouble::Refused { .. } | Trouble::Changed | Trouble::Source(_))
     );
-    if clear && session.usable() && take_away(session, &attempt.temp)? {
+    let (name, _) = attempt.storing();
+    if clear && session.usable() && take_away(session, &name)? {
         attempt.enter(Stage::Opened);
     }
     result?;
     failpoint::at("stored");
-    verify(session, &attempt.temp, stamp.size)
+    if !attempt.stored() {
+        return Err(Trouble::Ended);
+    }
+    let verified = verify(session, &name, stamp.size);
+    match verified {
+        Err(Trouble::SizeDiffers { .. }) if attempt.is_torn() => {
+            // Nothing is in doubt: it has to be sent again.
+            attempt.enter(Stage::Storing);
+            verified
+        }
+        // Whoever it is for was faster than our question: its 226 has been read.
+        Err(Trouble::Refused { code: 550, .. }) if attempt.is_torn() => Ok(()),
+        verified => verified,
+    }
 }
 
 /// Opens the data connection and sends STOR; makes the folder and tries again if need be.
@@ -103,10 +117,11 @@ fn store_once(session: &mut Session, attempt: &Attempt) -> Result<Stream, Troubl
 
 fn put(session: &mut Session, attempt: &Attempt) -> Result<Stream, Trouble> {
     let handle = Arc::clone(&session.setup.handle);
-    let name = session.wire(&attempt.temp)?;
+    let (name, stage) = attempt.storing();
+    let name = session.wire(&name)?;
     session.data_begun.store(false, SeqCst);
     // Whoever ends this worker from now on must take it that STOR was sent.
-    attempt.enter(Stage::Sending);
+    attempt.enter(stage);
     if let Err(trouble) = Trouble::unless_journalled(&handle, attempt) {
         if trouble == Trouble::Unwritten {
             // Nor is it sent.

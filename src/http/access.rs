@@ -4,6 +4,7 @@
 //! `localhost`. A right token needs no `Host` check, since no browser sends it for a web page.
 
 use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -21,13 +22,34 @@ use crate::config::Secret;
 const OPEN: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
 /// The paths that change something: never without the token, wherever the service listens.
-const CHANGING: [&str; 1] = [super::retry::PATH];
+const CHANGING: [&str; 2] = [super::retry::PATH, super::reload::PATH];
 
 /// The rules that follow from the configuration.
 #[derive(Debug)]
 pub(super) struct Access {
     loopback: bool,
-    token: Option<Secret>,
+    token: Token,
+}
+
+/// The token of `http.token`; another one can be set while the server runs.
+#[derive(Debug, Clone, Default)]
+pub struct Token(Arc<RwLock<Option<Secret>>>);
+
+impl Token {
+    /// This one, or none.
+    pub fn new(token: Option<Secret>) -> Self {
+        Self(Arc::new(RwLock::new(token)))
+    }
+
+    /// From here on it is this one, or none.
+    pub fn set(&self, token: Option<Secret>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    fn get(&self) -> Option<Secret> {
+        let token = self.0.read();
+        token.unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What the rules look at.
@@ -42,7 +64,7 @@ struct Request<'a> {
 }
 
 impl Access {
-    pub(super) fn new(listen: IpAddr, token: Option<Secret>) -> Self {
+    pub(super) fn new(listen: IpAddr, token: Token) -> Self {
         Self {
             loopback: listen.to_canonical().is_loopback(),
             token,
@@ -51,7 +73,7 @@ impl Access {
 
     /// Whether status and incidents are shown to nobody.
     pub(super) fn closed(&self) -> bool {
-        !self.loopback && self.token.is_none()
+        !self.loopback && self.token.get().is_none()
     }
 
     fn judge(&self, request: &Request) -> Result<(), Refusal> {
@@ -65,7 +87,7 @@ impl Access {
         if CHANGING.contains(&request.path) {
             return Err(self.no_change());
         }
-        match &self.token {
+        match self.token.get() {
             _ if open => Ok(()),
             Some(_) => Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
@@ -86,7 +108,7 @@ impl Access {
     }
 
     fn no_change(&self) -> Refusal {
-        match &self.token {
+        match self.token.get() {
             Some(_) => Refusal::new(
                 StatusCode::FORBIDDEN,
                 "this changes something and needs the token of http.token",
@@ -95,7 +117,7 @@ impl Access {
             None => Refusal::new(
                 StatusCode::FORBIDDEN,
                 "this changes something and needs a token, and the service has none",
-                "set http.token (or http.token_file), restart, and send it as `Authorization: \
+                "set http.token (or http.token_file), reload or restart, and send it as `Authorization: \
                  Bearer TOKEN`",
             ),
         }
@@ -103,7 +125,7 @@ impl Access {
 
     /// Compares in constant time; only the length of the token can be learnt.
     fn token_matches(&self, authorization: Option<&str>) -> bool {
-        let (Some(token), Some(sent)) = (&self.token, authorization) else {
+        let (Some(token), Some(sent)) = (self.token.get(), authorization) else {
             return false;
         };
         let Some((scheme, sent)) = sent.split_once(' ') else {
@@ -187,7 +209,7 @@ mod tests {
     const ANY: [u8; 4] = [0, 0, 0, 0];
 
     fn access(listen: [u8; 4], token: Option<&str>) -> Access {
-        Access::new(listen.into(), token.map(Secret::new))
+        Access::new(listen.into(), Token::new(token.map(Secret::new)))
     }
 
     fn status(access: &Access, path: &str, host: &str, authorization: Option<&str>) -> u16 {
@@ -314,13 +336,27 @@ mod tests {
                 (Some("s3cret"), Some("Bearer other")),
             ] {
                 let access = access(listen, token);
-                assert_eq!(status(&access, "/api/retry", "127.0.0.1", sent), 403);
+                for path in CHANGING {
+                    assert_eq!(status(&access, path, "127.0.0.1", sent), 403);
+                }
             }
             let access = access(listen, Some("s3cret"));
             let sent = Some("Bearer s3cret");
-            assert_eq!(status(&access, "/api/retry", "127.0.0.1", sent), 200);
-            assert_eq!(status(&access, "/api/retry", "evil.example", None), 421);
+            for path in CHANGING {
+                assert_eq!(status(&access, path, "127.0.0.1", sent), 200);
+                assert_eq!(status(&access, path, "evil.example", None), 421);
+            }
         }
+    }
+
+    #[test]
+    fn another_token_holds_at_once() {
+        let token = Token::new(Some(Secret::new("old")));
+        let access = Access::new(LOOPBACK.into(), token.clone());
+        let with = |sent| status(&access, "/api/status", "127.0.0.1", Some(sent));
+        assert_eq!((with("Bearer old"), with("Bearer new")), (200, 401));
+        token.set(Some(Secret::new("new")));
+        assert_eq!((with("Bearer old"), with("Bearer new")), (401, 200));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod home;
 mod pages;
+mod reload;
 mod retry;
 
 use std::fmt;
@@ -25,8 +26,9 @@ pub use actix_web::dev::{Server, ServerHandle};
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::report::{Incident, Retry, RetryRequest, Status};
+use crate::report::{Incident, NotReloaded, Reloaded, Retry, RetryRequest, Status};
 use access::Access;
+pub use access::Token;
 
 /// Connections at once. A scraper, two probes and a few people need ten; the rest is room for
 /// connections that wait for their timeout. At most an eighth of the usual 1024 descriptors.
@@ -58,6 +60,11 @@ pub trait Source: Send + Sync {
     fn incident(&self, id: u64) -> Answer<'_, Option<Incident>>;
     /// Sends dead letters again. Has a longer bound of its own.
     fn retry(&self, request: RetryRequest) -> Answer<'_, Retried>;
+    /// Reads the configuration anew. Has a longer bound of its own.
+    fn reload(&self) -> Answer<'_, Result<Reloaded, NotReloaded>> {
+        let why = "this service has no configuration that it could read anew";
+        Box::pin(std::future::ready(Err(Unavailable(why.into()))))
+    }
     /// Whether the daemon's loop turns. Never depends on an FTP server.
     fn healthy(&self) -> Health;
     /// Why the service is not ready (configuration, spools, journal); empty if it is.
@@ -169,17 +176,29 @@ pub fn bind(
     source: Arc<dyn Source>,
     log: Logger,
 ) -> Result<(Server, SocketAddr), HttpError> {
-    let bind_error = |source| HttpError::Bind {
-        listen: config.listen,
-        source,
-    };
-    let listener = TcpListener::bind(config.listen).map_err(bind_error)?;
+    let token = Token::new(config.token.clone());
+    bind_with(config.listen, token, metrics, source, log)
+}
+
+/// The same with a token that the caller may change.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_with(
+    listen: SocketAddr,
+    token: Token,
+    metrics: Metrics,
+    source: Arc<dyn Source>,
+    log: Logger,
+) -> Result<(Server, SocketAddr), HttpError> {
+    let bind_error = |source| HttpError::Bind { listen, source };
+    let listener = TcpListener::bind(listen).map_err(bind_error)?;
     let address = listener.local_addr().map_err(bind_error)?;
     // Accepted connections inherit it; without it a client that reads nothing keeps its place.
     rustix::net::sockopt::set_tcp_user_timeout(&listener, UNREAD_MS)
         .map_err(|e| bind_error(e.into()))?;
 
-    let access = Access::new(address.ip(), config.token.clone());
+    let access = Access::new(address.ip(), token);
     if access.closed() {
         warn!(log, "status pages closed"; "listen" => %address,
             "reason" => "listening off loopback without http.token",

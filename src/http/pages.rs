@@ -11,7 +11,7 @@ use serde_json::json;
 use slog::debug;
 
 use super::answer::{self, Refusal};
-use super::{Health, State, Unavailable, home, retry};
+use super::{Health, State, Unavailable, home, reload, retry};
 use crate::metrics::CONTENT_TYPE;
 
 /// How long the source may take. A daemon that turns answers within a tick of 250 ms.
@@ -51,6 +51,7 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
             web::get().to(incident),
             web::head().to(incident),
         ))
+        .service(reload::page())
         .service(retry::page())
         .default_service(web::to(unknown));
 }

@@ -85,7 +85,7 @@ async fn read(body: web::Payload) -> Result<RetryRequest, Refusal> {
     })
 }
 
-async fn wrong_method(method: Method) -> HttpResponse {
+pub(super) async fn wrong_method(method: Method) -> HttpResponse {
     let mut response = Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
         format!("this page does not take {method}"),

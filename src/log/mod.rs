@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal, Write};
 use std::mem::ManuallyDrop;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -65,8 +65,12 @@ pub fn logger_to(
         lost,
         no_values: o!().into(),
     };
-    let logger = Logger::root(drain.filter_level(level).fuse(), o!());
-    (logger, Guard { inner: Some(guard) })
+    let level = LevelSwitch(Arc::new(AtomicUsize::new(level.as_usize())));
+    let switched = level.clone();
+    let drain = drain.filter(move |record| switched.lets_pass(record.level()));
+    let logger = Logger::root(drain.fuse(), o!());
+    let inner = Some(guard);
+    (logger, Guard { inner, level })
 }
 
 /// Logs panics instead of writing them to standard error from the panicking thread: that write
@@ -101,6 +105,29 @@ pub fn log_panics(logger: &Logger) {
 #[must_use = "dropping the guard ends the log"]
 pub struct Guard {
     inner: Option<AsyncGuard>,
+    level: LevelSwitch,
+}
+
+impl Guard {
+    /// What sets the level while the log is written.
+    pub fn level(&self) -> LevelSwitch {
+        self.level.clone()
+    }
+}
+
+/// The level of a logger that is in use.
+#[derive(Debug, Clone)]
+pub struct LevelSwitch(Arc<AtomicUsize>);
+
+impl LevelSwitch {
+    /// From here on lines of this level and the graver ones are written.
+    pub fn set(&self, level: Level) {
+        self.0.store(level.as_usize(), Ordering::Relaxed);
+    }
+
+    fn lets_pass(&self, level: Level) -> bool {
+        level.as_usize() <= self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Guard {

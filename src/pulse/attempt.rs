@@ -2,9 +2,10 @@
 //! far it came. Each stage that something irreversible follows is written before it.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::claims::{Claim, Claims};
 use super::{Stop, WorkerHandle};
 use crate::core::journey::Stage;
 use crate::failpoint;
@@ -20,8 +21,19 @@ pub struct Attempt {
     /// Its RNTO was refused, and its temp was seen to stand still.
     refused: AtomicBool,
     sent: OnceLock<Stamp>,
+    aim: Mutex<Option<Aim>>,
+    claims: Option<(Claims, String)>,
+    /// It stores straight under its final name.
+    direct: bool,
     journal: Journal,
     of: Key,
+}
+
+/// The final name that an attempt has chosen, below the remote folder.
+struct Aim {
+    name: String,
+    /// Nobody else may choose it meanwhile; the attempt that stores over a part shares it.
+    claim: Option<Arc<Claim>>,
 }
 
 /// The journal cannot be written: the step that was to follow must not be taken.
@@ -36,14 +48,73 @@ impl Attempt {
             stage: AtomicU8::new(Stage::Opened as u8),
             refused: AtomicBool::new(false),
             sent: OnceLock::new(),
+            aim: Mutex::new(None),
+            claims: None,
+            direct: false,
             journal,
             of,
         }
     }
 
-    /// One that the journal knows from an earlier life.
-    pub fn known(known: KnownAttempt, of: Key, journal: Journal) -> Self {
-        let attempt = Self::new(known.temp, of, journal);
+    /// One that stores straight under the final name that it aims at.
+    #[must_use]
+    pub fn directly(mut self) -> Self {
+        self.direct = true;
+        self
+    }
+
+    /// The name and the stage of its STOR.
+    pub fn storing(&self) -> (String, Stage) {
+        match self.target() {
+            Some(target) if self.direct => (target, Stage::Storing),
+            _ => (self.temp.clone(), Stage::Sending),
+        }
+    }
+
+    /// Its 226 was read. False when a successor has given the attempt up meanwhile.
+    pub fn stored(&self) -> bool {
+        if !self.direct {
+            return true;
+        }
+        let (storing, stored) = (Stage::Storing as u8, Stage::Stored as u8);
+        let moved = self.stage.compare_exchange(storing, stored, SeqCst, SeqCst);
+        self.note();
+        moved.is_ok()
+    }
+
+    /// Whether a part of it, or all of it, may stand under its final name without being delivered.
+    pub fn is_torn(&self) -> bool {
+        matches!(self.stage(), Stage::Storing | Stage::Stored)
+    }
+
+    /// Whether its temp name may be there, now or later.
+    pub fn may_leave_temp(&self) -> bool {
+        self.stage() != Stage::Opened && !self.is_torn()
+    }
+
+    /// Where it claims the name that it chooses, and the folder that the names are in.
+    #[must_use]
+    pub fn claiming(mut self, claims: Claims, place: String) -> Self {
+        self.claims = Some((claims, place));
+        self
+    }
+
+    /// One that the journal knows from an earlier life; of its own claims it has none yet.
+    pub fn known(
+        known: KnownAttempt,
+        of: Key,
+        journal: Journal,
+        claims: Option<(Claims, String)>,
+    ) -> Self {
+        let mut attempt = Self::new(known.temp, of, journal);
+        attempt.claims = claims;
+        if let Some(name) = known.target
+            && !attempt.aim(&name)
+        {
+            // Another attempt of the same file holds it: one stored over the part of the other.
+            let aim = Aim { name, claim: None };
+            attempt.aim = Mutex::new(Some(aim));
+        }
         attempt.stage.store(known.stage as u8, SeqCst);
         if let Some(stamp) = known.sent {
             attempt.note_source(stamp);
@@ -74,8 +145,11 @@ impl Attempt {
     /// The worker was stopped, or the journal cannot be written: then the step must not be taken.
     pub fn journalled(&self, handle: &WorkerHandle) -> Result<Result<(), Unwritten>, Stop> {
         let (before, after) = match self.stage() {
-            Stage::Publishing | Stage::Published => ("publishing-decided", "publishing-stands"),
-            Stage::Opened | Stage::Sending => ("sending-decided", "sending-stands"),
+            Stage::Publishing => ("publishing-decided", "publishing-stands"),
+            Stage::Published | Stage::Marked => ("marking-decided", "marking-stands"),
+            Stage::Opened | Stage::Sending | Stage::Storing | Stage::Stored => {
+                ("sending-decided", "sending-stands")
+            }
         };
         failpoint::at(before);
         let written = handle.write(&self.journal, self.change());
@@ -101,18 +175,65 @@ impl Attempt {
             temp: self.temp.clone(),
             stage: self.stage(),
             sent: self.source(),
+            target: self.target(),
         }
+    }
+
+    /// Chooses the final name, below the remote folder; false if another attempt has it.
+    pub fn aim(&self, name: &str) -> bool {
+        let mut aim = self.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        if aim.as_ref().is_some_and(|aim| aim.name == name) {
+            return true;
+        }
+        let claim = match &self.claims {
+            None => None,
+            Some((claims, place)) => match claims.take(place.clone(), name.to_owned()) {
+                None => return false,
+                claim => claim,
+            },
+        };
+        *aim = Some(Aim {
+            name: name.to_owned(),
+            claim: claim.map(Arc::new),
+        });
+        true
+    }
+
+    /// Aims where `torn` did, whose part it is going to store over.
+    pub fn aim_like(&self, torn: &Self) {
+        let theirs = torn.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = theirs.as_ref().map(|aim| Aim {
+            name: aim.name.clone(),
+            claim: aim.claim.clone(),
+        });
+        drop(theirs);
+        *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = shared;
+    }
+
+    /// The final name that it has chosen.
+    pub fn target(&self) -> Option<String> {
+        let aim = self.aim.lock().unwrap_or_else(PoisonError::into_inner);
+        aim.as_ref().map(|aim| aim.name.clone())
     }
 
     /// A successor gives up an attempt that was still sending: from here on it cannot come to be
     /// published, however late its worker goes on. False when it is past that.
     pub fn give_up(&self) -> bool {
-        let (sending, opened) = (Stage::Sending as u8, Stage::Opened as u8);
-        let moved = self.stage.compare_exchange(sending, opened, SeqCst, SeqCst);
-        if moved.is_ok() {
+        let opened = Stage::Opened as u8;
+        let given_up = [Stage::Sending, Stage::Storing, Stage::Stored]
+            .into_iter()
+            .any(|from| {
+                let moved = self
+                    .stage
+                    .compare_exchange(from as u8, opened, SeqCst, SeqCst);
+                moved.is_ok()
+            });
+        if given_up {
             self.note();
+            // Whoever goes on with it may choose that name.
+            *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        moved.is_ok()
+        given_up
     }
 
     /// Its last RNTO was refused and its temp stands: it is complete, and not published. A successor
@@ -126,13 +247,14 @@ impl Attempt {
         match self.stage() {
             Stage::Opened | Stage::Sending => true,
             Stage::Publishing => self.refused.load(SeqCst),
-            Stage::Published => false,
+            // A part may be seen: it is taken away or stored over first.
+            Stage::Published | Stage::Marked | Stage::Storing | Stage::Stored => false,
         }
     }
 
     /// Its file is given up; false if it may have been published after all.
     pub fn abandon(&self) -> bool {
-        if self.give_up() {
+        if !self.is_torn() && self.give_up() {
             return true;
         }
         let gone = self.may_be_abandoned();
@@ -147,7 +269,11 @@ impl Attempt {
     /// has to stand there before the next step is waited for by [`Self::journalled`].
     pub fn enter(&self, stage: Stage) {
         let before = Stage::from_u8(self.stage.swap(stage as u8, SeqCst));
-        if stage < before || stage == Stage::Published {
+        if stage == Stage::Opened && !self.direct {
+            // Nothing of it can come to stand under that name any more.
+            *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        if stage < before || matches!(stage, Stage::Published | Stage::Marked) {
             self.note();
         }
     }
@@ -188,6 +314,39 @@ mod tests {
         assert!(attempt.give_up());
         assert!(!attempt.begin_publishing());
         assert_eq!(attempt.stage(), Stage::Opened);
+    }
+
+    #[test]
+    fn attempts_of_an_earlier_life_know_their_name_even_if_they_share_it() {
+        let claims = Some((Claims::default(), "d".to_owned()));
+        let known = || {
+            let known = KnownAttempt {
+                temp: "t".into(),
+                stage: Stage::Storing,
+                sent: None,
+                target: Some("f-1".into()),
+            };
+            let of = attempt().of;
+            Attempt::known(known, of, Journal::none(), claims.clone())
+        };
+        let both = [known(), known()];
+        assert!(both.iter().all(|a| a.target().as_deref() == Some("f-1")));
+    }
+
+    #[test]
+    fn a_part_that_was_given_up_is_not_counted_by_a_late_226() {
+        let late = attempt().directly();
+        assert!(late.aim("f"));
+        assert_eq!(late.storing(), ("f".to_owned(), Stage::Storing));
+        late.enter(Stage::Storing);
+        assert!(late.is_torn() && !late.may_leave_temp());
+        let fresh = attempt().directly();
+        fresh.aim_like(&late);
+        assert!(late.give_up() && !late.stored());
+        assert_eq!(
+            (late.stage(), fresh.target()),
+            (Stage::Opened, Some("f".into()))
+        );
     }
 
     #[test]

@@ -73,6 +73,11 @@ impl Folder {
         }
     }
 
+    /// The route has other settings, and the same spool.
+    pub(super) fn renew(&mut self, route: Arc<Route>) {
+        self.route = route;
+    }
+
     /// The folder, if one is in hand.
     pub(super) fn root(&self) -> Option<&OwnedFd> {
         self.lock.as_ref().map(FolderLock::folder)

@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store};
+pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store, why_no_resend};
 
 use super::Stamp;
 use crate::core::journey::Stage;
@@ -36,6 +36,8 @@ pub enum Change {
         stage: Stage,
         /// The version that is sent, where it is known.
         sent: Option<Stamp>,
+        /// The final name that it aims at, where that was chosen; below the remote folder.
+        target: Option<String>,
     },
     /// A file failed and waits. In a new version it begins anew.
     Waiting {
@@ -58,6 +60,8 @@ pub enum Change {
         sent: Stamp,
         /// Unix time, seconds.
         at: f64,
+        /// The final name, where it is another one than the file's own.
+        name: Option<String>,
     },
     /// Its source is finished. A kept one is remembered as long as it stands in the spool.
     Finished {
@@ -119,6 +123,8 @@ pub struct KnownAttempt {
     pub stage: Stage,
     /// The version that was sent.
     pub sent: Option<Stamp>,
+    /// The final name that it aimed at, where that was chosen.
+    pub target: Option<String>,
 }
 
 /// A file that was not finished when the journal was read.

@@ -109,6 +109,11 @@ impl FolderLock {
         })
     }
 
+    /// Its path, as it was asked for.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The folder, open for reading.
     pub fn folder(&self) -> &OwnedFd {
         &self.fd

@@ -157,6 +157,19 @@ impl Settle {
         verdict
     }
 
+    /// Another time to settle: what `takes` does not take is dropped, the rest comes due by it.
+    pub fn renew(&mut self, settle: Duration, takes: impl Fn(&str) -> bool) {
+        self.settle = settle;
+        self.entries.retain(|path, _| takes(path));
+        self.queue.clear();
+        for (path, entry) in &mut self.entries {
+            // A look too early costs nothing: it sets the time anew.
+            let due = (entry.quiet_since + settle).max(entry.not_before);
+            entry.due = entry.due.min(due);
+            self.queue.insert((entry.due, path.clone()));
+        }
+    }
+
     /// Drops a file that is gone; tells what was known of it.
     pub fn forget(&mut self, path: &str) -> Option<Facts> {
         self.take(path).map(|entry| entry.facts)

@@ -10,6 +10,7 @@ mod kept;
 mod looks;
 mod offers;
 mod pass;
+mod renew;
 mod scans;
 
 use std::collections::VecDeque;
@@ -69,6 +70,10 @@ pub enum Command {
         /// Comes back with the outcome.
         token: u64,
     },
+    /// The route has new settings, and the same spool.
+    Renew(Arc<Route>),
+    /// These are not in work: they are offered again if they are still to be sent.
+    GiveBack(Vec<Candidate>),
     /// Dead letters go back into the spool: those named, or all.
     Retry {
         /// Their paths below the folder of dead letters.
@@ -119,6 +124,8 @@ pub enum Report {
     Revived(Vec<String>),
     /// The spool's state, when it changed.
     State(State),
+    /// New settings hold for what is offered from here on.
+    Renewed,
 }
 
 /// What a spool costs, in numbers that do not depend on the machine.
@@ -290,6 +297,8 @@ impl Work {
                 story,
                 token,
             } => self.finish(path, sent, story.as_deref(), token),
+            Command::Renew(route) => self.renew(route),
+            Command::GiveBack(files) => self.give_back(files),
             // Who asked may have gone.
             Command::Retry { files, answer } => drop(answer.send(self.revive(&files))),
             Command::Forget { path } => {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use slog::{debug, info};
 
 use crate::clock::{self, Mono};
+use crate::config::{Route, Timers};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::failpoint;
-use crate::ftp::{self, Resolved, Session, Setup, Trouble};
+use crate::ftp::{self, Landed, Placed, Resolved, Session, Settled, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
 
@@ -21,8 +22,21 @@ pub struct Job {
     pub id: u64,
     /// The epoch it is meant for.
     pub epoch: u64,
+    /// The settings it is done under, whatever they become meanwhile.
+    pub terms: Arc<Terms>,
     /// What to do.
     pub work: Work,
+}
+
+/// The settings of a route's jobs.
+#[derive(Debug, PartialEq)]
+pub struct Terms {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The bounds.
+    pub timers: Timers,
+    /// How long the detection of a dead path may take.
+    pub detection: Duration,
 }
 
 /// The kinds of jobs.
@@ -80,6 +94,13 @@ pub enum Result {
         bytes: u64,
         /// How long the job took.
         took: Duration,
+        /// The final name, below the remote folder.
+        name: String,
+    },
+    /// The final name exists on the server, and the route skips such files.
+    Skipped {
+        /// The version that is not needed, where it is known.
+        source: Option<Stamp>,
     },
     /// The sweep came to its end; these names may still be there.
     Swept {
@@ -184,7 +205,9 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
         Trouble::InDoubt => FailureKind::Doubt,
         Trouble::Unwritten => FailureKind::Journal,
         Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
-        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
+        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } | Trouble::Conflict(_) => {
+            FailureKind::Refused
+        }
     };
     let phase = match trouble {
         Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
@@ -215,12 +238,16 @@ fn run_work(
 ) -> std::result::Result<Result, Trouble> {
     match work {
         Work::Upload(upload) => {
-            let sent = deliver(setup, session, &upload)?;
+            let end = deliver(setup, session, &upload)?;
             let took = clock::mono().saturating_sub(began);
-            Ok(Result::Delivered {
-                source: sent.0,
-                bytes: sent.1,
-                took,
+            Ok(match end {
+                End::Delivered(landed, bytes) => Result::Delivered {
+                    source: landed.source,
+                    bytes,
+                    took,
+                    name: landed.name,
+                },
+                End::Skipped(source) => Result::Skipped { source },
             })
         }
         Work::Sweep(sweep) => {
@@ -242,7 +269,7 @@ fn run_work(
     }
 }
 
-fn ensure<'a>(
+pub(super) fn ensure<'a>(
     setup: &Setup,
     session: &'a mut Option<Session>,
 ) -> std::result::Result<&'a mut Session, Trouble> {
@@ -255,33 +282,73 @@ fn ensure<'a>(
     session.as_mut().ok_or(Trouble::Ended)
 }
 
-/// Delivers a file; answers the version and the bytes that were sent.
+/// How an upload ended well.
+pub(super) enum End {
+    /// It stands there; bytes that this job sent.
+    Delivered(Landed, u64),
+    /// It is not needed; its version, where it is known.
+    Skipped(Option<Stamp>),
+}
+
+/// Delivers a file: it is published, then marked where the route has markers.
 fn deliver(
     setup: &Setup,
     session: &mut Option<Session>,
     upload: &Upload,
-) -> std::result::Result<(Option<Stamp>, u64), Trouble> {
+) -> std::result::Result<End, Trouble> {
+    let end = publish(setup, session, upload)?;
+    let attempts = || upload.doubts.iter().chain([&upload.attempt]);
+    if let End::Delivered(landed, _) = &end
+        && setup.route.publishing.markers.is_some()
+        && attempts().all(|a| a.stage() != Stage::Marked)
+    {
+        let done = ftp::published(&upload.doubts).unwrap_or(&upload.attempt);
+        ensure(setup, session)?.mark(done, landed)?;
+    }
+    Ok(end)
+}
+
+fn publish(
+    setup: &Setup,
+    session: &mut Option<Session>,
+    upload: &Upload,
+) -> std::result::Result<End, Trouble> {
     let target: &str = &upload.path;
-    if let Some(done) = upload.doubts.iter().find(|a| a.stage() == Stage::Published) {
+    if let Some(done) = ftp::published(&upload.doubts) {
         // Its 250 was read after all: nothing is asked of the server.
-        return Ok((done.source(), 0));
+        return Ok(End::Delivered(ftp::landed(done, target), 0));
     }
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {
         let session = ensure(setup, session)?;
         match ftp::resolve(session, &upload.doubts, &upload.attempt, target)? {
-            Resolved::Delivered(source) => {
+            Resolved::Delivered(landed) => {
                 info!(setup.log, "in doubt: it had been delivered"; "file" => escape(target),
                     "next" => "the source is finished");
-                return Ok((source, 0));
+                return Ok(End::Delivered(landed, 0));
             }
+            Resolved::Skipped(source) => return Ok(End::Skipped(source)),
             Resolved::Open => return Err(Trouble::InDoubt),
             Resolved::Gone => {}
         }
     }
+    let mut torn = None;
+    if upload.doubts.iter().any(|a| a.is_torn()) {
+        match ftp::settle(ensure(setup, session)?, &upload.doubts)? {
+            Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
+            Settled::Torn(attempt) => torn = attempt,
+        }
+    }
+    if setup.route.publishing.direct {
+        return super::direct::deliver(setup, session, upload, torn);
+    }
     // The source is opened before a session is: what is not there needs none.
     let (mut file, stamp) = open_source(setup, upload)?;
     let session = ensure(setup, session)?;
+    session.may_be_marked(target)?;
     upload.attempt.note_source(stamp);
+    if session.skips_at_once(target, stamp.size)? {
+        return Ok(End::Skipped(Some(stamp)));
+    }
     ftp::send(session, &mut file, stamp, &upload.attempt)?;
     let still = still_there(setup, upload, stamp);
     if let Err(trouble) = still {
@@ -292,12 +359,20 @@ fn deliver(
         return Err(trouble);
     }
     failpoint::at("verified");
-    session.publish(&upload.attempt, target)?;
-    Ok((Some(stamp), stamp.size))
+    Ok(match session.publish(&upload.attempt, target)? {
+        Placed::As(name) => End::Delivered(
+            Landed {
+                source: Some(stamp),
+                name,
+            },
+            stamp.size,
+        ),
+        Placed::Skipped => End::Skipped(Some(stamp)),
+    })
 }
 
 /// Opens the source under shared locks (S2): whoever holds it exclusively is still at work.
-fn open_source(
+pub(super) fn open_source(
     setup: &Setup,
     upload: &Upload,
 ) -> std::result::Result<(std::fs::File, Stamp), Trouble> {
@@ -359,6 +434,6 @@ fn source_trouble(error: SourceError) -> Trouble {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     crate::log::escape(text).into_owned()
 }

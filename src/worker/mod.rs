@@ -2,15 +2,17 @@
 //! block. It takes jobs from its mailbox, answers Pings at its safe points, and reports; it
 //! decides nothing about journal or source, and after its fence it can change nothing any more.
 
+mod direct;
 mod job;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::Duration;
 
 use slog::{debug, o, warn};
 
-pub use job::{Failure, FailureKind, Job, Report, Result as JobResult, Sweep, Upload, Work};
+pub use job::{Failure, FailureKind, Job, Report, Result as JobResult, Sweep, Terms, Upload, Work};
 
 use crate::clock::{self, Mono};
 use crate::core::names::Phase;
@@ -86,6 +88,7 @@ impl Worker {
         while !self.setup.handle.fence.ended() {
             match self.take.try_recv() {
                 Ok(job) => {
+                    self.renew(&job.terms);
                     let report = job::run(&self.setup, self.slot, &mut self.session, job);
                     self.setup.handle.begin(Phase::Idle, None);
                     self.idle_since = clock::mono();
@@ -102,6 +105,26 @@ impl Worker {
         }
         if let Some(session) = self.session.take() {
             session.discard();
+        }
+    }
+
+    /// Takes on the settings of a job; a session of other settings has to go before.
+    fn renew(&mut self, terms: &Terms) {
+        let setup = &mut self.setup;
+        if setup.route == terms.route
+            && setup.timers == terms.timers
+            && setup.detection == terms.detection
+        {
+            return;
+        }
+        setup.route = Arc::clone(&terms.route);
+        setup.timers = terms.timers.clone();
+        setup.detection = terms.detection;
+        if let Some(session) = self.session.take() {
+            debug!(self.setup.log, "session ended"; "by" => "another setting",
+                "next" => "the file gets a new one");
+            session.quit();
+            self.setup.handle.note_session(false);
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
-use ftpulse::config::{After, Order, Route, Secret, Server, Verify};
+use ftpulse::config::{After, Order, Publishing, Route, Secret, Server, Verify};
 use slog::{Drain, KV, Logger, OwnedKVList, Record};
 
 /// A route whose spool is `<dir>/spool`, made here.
@@ -35,6 +35,7 @@ pub fn route(dir: &Path) -> Route {
         priority: 0,
         rate_limit: None,
         verify: Verify::Size,
+        publishing: Publishing::default(),
         after: After::Delete,
     }
 }

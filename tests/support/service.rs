@@ -56,6 +56,12 @@ impl Settings {
         self
     }
 
+    /// Takes a key away from the environment: a configuration file has it.
+    pub fn without(mut self, key: &str) -> Self {
+        self.vars.remove(&variable(key));
+        self
+    }
+
     /// Sets any variable of the environment.
     pub fn env(mut self, name: &str, value: impl ToString) -> Self {
         self.vars.insert(name.into(), value.to_string());

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use slog::{Logger, error};
 
-use super::{Daemon, FinishedSource, Found, Lane, Revived, RouteSpool, SpoolState, TRY_AGAIN};
+use super::{
+    Changed, Daemon, FinishedSource, Found, Lane, Revived, RouteSpool, SpoolState, TRY_AGAIN, Took,
+};
 use crate::spool::Clock;
 use crate::spool::watch::{FsEvent, Inlet};
 use crate::spool::work::{Command, Report, State, Work};
@@ -175,6 +177,14 @@ impl Desk {
             Report::Found(files) => {
                 let sent = self.daemon.found.try_send(Found { route, files });
                 sent.map_err(|error| Report::Found(error.into_inner().files))
+            }
+            Report::Renewed => {
+                let told = Changed {
+                    route,
+                    took: Took::Renew,
+                };
+                let sent = self.daemon.changed.try_send(told);
+                sent.map_err(|_| Report::Renewed)
             }
             Report::Revived(files) => {
                 let sent = self.daemon.revived.try_send(Revived { route, files });

@@ -5,6 +5,7 @@ use actix::Addr;
 use slog::{debug, trace};
 
 use super::DaemonActor;
+use super::slots::Stay;
 use crate::actors::messages::{Ping, Pong};
 use crate::clock::{self, Mono};
 use crate::core::heartbeat::Action;
@@ -41,11 +42,13 @@ impl Silences {
 impl DaemonActor {
     /// One slot's share of a Tick: deadlines, beats, restarts.
     pub(super) fn beat(&mut self, index: usize, scheduled: Mono, now: Mono, this: &Addr<Self>) {
-        if self.retired {
+        if self.retired || self.slots[index].stay == Stay::Gone {
             return;
         }
         let Some(handle) = self.slots[index].handle.clone() else {
-            if now >= self.slots[index].due {
+            if self.slots[index].stay != Stay::Stays {
+                self.slot_gone(index);
+            } else if now >= self.slots[index].due {
                 self.restart(index, now, this);
             }
             return;
@@ -67,7 +70,10 @@ impl DaemonActor {
             }
         }
         self.enforce(index, &handle, now);
-        if !self.slots[index].addr.connected() {
+        self.let_go(index);
+        if self.slots[index].stay == Stay::Retired && handle.fence.finished() {
+            self.slot_gone(index);
+        } else if !self.slots[index].addr.connected() {
             self.lost_slot(index, now, "its actor is gone");
         } else if handle.fence.finished() && !self.retired {
             // It never leaves by itself: a panic, found long before its beats are missed.

@@ -4,12 +4,15 @@
 
 use std::collections::HashSet;
 
-use slog::{error, warn};
+use slog::{error, info, warn};
 
 use super::DaemonActor;
+use super::reload::Life;
+use super::route::RouteState;
 use super::slots::RunningKind;
 use crate::actors::messages::Seats as AskForSeat;
 use crate::clock::Mono;
+use crate::config::Secret;
 use crate::core::claim::Claim;
 use crate::core::names::Cause;
 use crate::core::seats::{NoSession, Seats, Usage, Verdict, says_full};
@@ -24,6 +27,8 @@ const TURN: Mono = Mono::from_secs(5);
 pub struct Destination {
     /// `user@host:port`.
     pub key: String,
+    /// Where one route has the wrong password, only that one is to wait for it.
+    password: Secret,
     pub seats: Seats,
     /// The last reason for which no session came to be.
     pub no_session: String,
@@ -41,7 +46,7 @@ impl Destination {
             0 => None,
             _ if self.seats.wrong_login() => Some(format!(
                 "the login is refused ({failures} tries): {why}; correct user and password of \
-                 the route and restart; next try in {again:.0} s"
+                 the route and reload; next try in {again:.0} s"
             )),
             _ => Some(format!(
                 "no session after {failures} tries: {why}; next try in {again:.1} s"
@@ -50,32 +55,59 @@ impl Destination {
     }
 }
 
+/// What a route is known by at its destination, if the route is there.
+fn login(route: &RouteState) -> Option<(String, Secret)> {
+    let server = &route.config.server;
+    (route.life != Life::Gone).then(|| (server.key(), server.password.clone()))
+}
+
 impl DaemonActor {
-    /// The destinations of all routes, and which route has which.
+    /// The destinations of all routes, and which route has which; again after each change.
     pub(super) fn make_destinations(&mut self) {
-        // Where one route has the wrong password, only that one is to wait for it.
-        let login = |r: &super::RouteState| {
-            let server = &r.config.server;
-            (server.key(), server.password.clone())
-        };
-        let mut known = Vec::new();
         for route in 0..self.routes.len() {
-            let own = login(&self.routes[route]);
-            let found = known.iter().position(|k| *k == own);
-            self.routes[route].destination = found.unwrap_or_else(|| {
-                let slots = self.routes.iter().filter(|r| login(r) == own);
-                let slots: u32 = slots.map(|r| r.config.uploaders).sum();
-                let key = own.0.clone();
-                known.push(own);
-                self.destinations.push(Destination {
-                    seats: Seats::new(slots as usize),
-                    key,
-                    no_session: String::new(),
-                    ghosts: HashSet::new(),
-                });
-                self.destinations.len() - 1
-            });
+            let Some(own) = login(&self.routes[route]) else {
+                continue;
+            };
+            let same = |r: &&RouteState| login(r).is_some_and(|other| other == own);
+            let slots = self.routes.iter().filter(same);
+            let slots = slots.map(|r| r.config.uploaders).sum::<u32>() as usize;
+            let known = |d: &Destination| d.key == own.0 && d.password == own.1;
+            let at = match self.destinations.iter().position(known) {
+                Some(at) => at,
+                None => self.new_destination(own, slots),
+            };
+            self.destinations[at].seats.set_slots(slots);
+            self.routes[route].destination = at;
         }
+    }
+
+    /// In the place of one that no route has any more, if there is one.
+    fn new_destination(&mut self, (key, password): (String, Secret), slots: usize) -> usize {
+        let new = Destination {
+            seats: Seats::new(slots),
+            key,
+            password,
+            no_session: String::new(),
+            ghosts: HashSet::new(),
+        };
+        let had = |at: &usize| self.routes.iter().any(|r| r.destination == *at);
+        match (0..self.destinations.len()).find(|at| !had(at)) {
+            Some(at) => {
+                self.destinations[at] = new;
+                at
+            }
+            None => {
+                self.destinations.push(new);
+                self.destinations.len() - 1
+            }
+        }
+    }
+
+    /// Whether what this slot does is done under another login, or another way to it, than its
+    /// route has by now: it says nothing of the new one.
+    fn is_of_old_settings(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        slot.terms.route.server != self.routes[slot.route].config.server
     }
 
     fn usage(&self, destination: usize) -> Usage {
@@ -104,9 +136,13 @@ impl DaemonActor {
 
     /// The session that this slot's job had to open came to be.
     pub(super) fn session_came(&mut self, index: usize, now: Mono) {
+        let old = self.is_of_old_settings(index);
         let slot = &mut self.slots[index];
         let Some(era) = slot.opens.take() else { return };
         slot.session_since = now;
+        if old {
+            return;
+        }
         let destination = &mut self.destinations[self.routes[slot.route].destination];
         let ghosts = destination.ghosts.len();
         destination.seats.opened(era, ghosts, now);
@@ -139,7 +175,7 @@ impl DaemonActor {
     /// Whether this route has files that could be sent now.
     fn wants_seats(&self, route: usize, now: Mono) -> bool {
         let state = &self.routes[route];
-        !state.suspended && now >= state.paused && state.backlog.due(now) > 0
+        state.gives() && !state.suspended && now >= state.paused && state.backlog.due(now) > 0
     }
 
     /// Takes note of the routes that have files but no session.
@@ -184,7 +220,7 @@ impl DaemonActor {
         found.is_some_and(|index| self.part(index))
     }
 
-    fn part(&mut self, index: usize) -> bool {
+    pub(super) fn part(&mut self, index: usize) -> bool {
         self.hand_over(index, Work::Part, RunningKind::Part)
     }
 
@@ -198,6 +234,13 @@ impl DaemonActor {
         now: Mono,
     ) {
         let route = self.slots[index].route;
+        if self.is_of_old_settings(index) {
+            self.slots[index].opens = None;
+            info!(self.log, "a session of old settings did not come to be";
+                "route" => &self.routes[route].config.name,
+                "error" => escape(&failure.error).into_owned(), "next" => "the new ones are tried");
+            return;
+        }
         if failure.logged_in {
             self.session_came(index, now);
             return self.no_folder(route, failure, now);
@@ -224,7 +267,7 @@ impl DaemonActor {
                 format!("again in {pause:.1?}; files wait and lose nothing")
             }
             Verdict::Login { pause } => format!(
-                "correct routes.{name}.user and .password and restart; else again in {pause:.0?}, \
+                "correct routes.{name}.user and .password and reload; else again in {pause:.0?}, \
                  by one session, so that the account is not locked; files wait and lose nothing"
             ),
         };

@@ -8,8 +8,9 @@ use super::DaemonActor;
 use super::route::Due;
 use super::slots::{Running, RunningKind};
 use crate::actors::messages::Give;
-use crate::clock::Mono;
-use crate::pulse::Attempt;
+use crate::clock::{self, Mono};
+use crate::config::OnConflict;
+use crate::pulse::{Attempt, Claims};
 use crate::spool::journal::Key;
 use crate::token;
 use crate::worker::{Job, Sweep, Upload, Work};
@@ -58,7 +59,13 @@ impl DaemonActor {
             return;
         }
         // A folder that cannot be entered is tried by one slot at a time.
-        if state.suspended || now < state.paused || (state.failures > 0 && busy) {
+        if !state.gives() || state.suspended || now < state.paused || (state.failures > 0 && busy) {
+            return;
+        }
+        let slot = &self.slots[index];
+        if slot.has_session() && !Arc::ptr_eq(&slot.terms, &state.terms) {
+            // Settings that it was not opened under hold by now: the next one is opened by them.
+            self.part(index);
             return;
         }
         if !self.may_begin(index, now) {
@@ -73,6 +80,8 @@ impl DaemonActor {
                 route: self.routes[route].config.name.as_str().into(),
                 path: Arc::clone(&path),
             };
+            let claims = self.claims_of(route);
+            let config = Arc::clone(&self.routes[route].config);
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -80,8 +89,18 @@ impl DaemonActor {
                 self.finish(route, &path, sent);
                 continue;
             }
-            let temp = token::temp_name(&path, &self.agent, &token::new());
-            let attempt = Arc::new(Attempt::new(temp, of, self.record.journal.clone()));
+            let temps = &config.publishing.temps;
+            let temp = temps.temp(&path, &self.agent, &token::new());
+            let attempt = Attempt::new(temp, of, self.record.journal.clone());
+            let attempt = if config.publishing.direct {
+                attempt.directly()
+            } else {
+                attempt
+            };
+            let attempt = Arc::new(match claims {
+                Some((claims, place)) => attempt.claiming(claims, place),
+                None => attempt,
+            });
             let upload = Upload {
                 path: Arc::clone(&path),
                 settled: facts.stamp,
@@ -100,6 +119,14 @@ impl DaemonActor {
             return;
         }
         self.sweep(index, now);
+    }
+
+    /// Where the attempts of a route claim the names that they choose, if they choose any.
+    pub(super) fn claims_of(&self, route: usize) -> Option<(Claims, String)> {
+        let config = &self.routes[route].config;
+        let chooses = config.publishing.on_conflict == OnConflict::Rename;
+        let (server, folder) = (config.server.key(), &config.server.folder);
+        chooses.then(|| (self.claims.clone(), format!("{server}/{folder}")))
     }
 
     /// Gives a slot the old temp names that are due; true if there were any.
@@ -138,14 +165,17 @@ impl DaemonActor {
     pub(super) fn hand_over(&mut self, index: usize, work: Work, kind: RunningKind) -> bool {
         self.job += 1;
         let slot = &mut self.slots[index];
+        let terms = Arc::clone(&self.routes[slot.route].terms);
         let job = Job {
             id: self.job,
             epoch: slot.epoch,
+            terms: Arc::clone(&terms),
             work,
         };
         let given = slot.addr.try_send(Give(job)).is_ok();
         if given {
             slot.overdue = None;
+            slot.terms = terms;
             let at = self.routes[slot.route].destination;
             slot.opens = (!slot.has_session()).then(|| self.destinations[at].seats.era());
             slot.job = Some(Running { id: self.job, kind });
@@ -160,7 +190,14 @@ impl DaemonActor {
             let target = self.routes[route].target(path);
             self.targets.remove(&target);
         }
-        self.routes[route].backlog.put_back(path, until);
+        let state = &mut self.routes[route];
+        let facts = state.backlog.facts(path);
+        if until <= clock::mono() && facts.is_some_and(|f| f.doubts.iter().any(|a| a.is_torn())) {
+            // A torn file may be seen under its final name.
+            state.backlog.put_first(path);
+        } else {
+            state.backlog.put_back(path, until);
+        }
     }
 
     pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {

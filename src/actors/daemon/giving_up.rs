@@ -30,7 +30,7 @@ impl Since {
     }
 
     /// What is to be told now.
-    fn now(self, at: Mono) -> Failing {
+    pub fn now(self, at: Mono) -> Failing {
         let more = at.saturating_sub(self.at).as_secs_f64();
         Failing {
             seconds: self.told.seconds + more,

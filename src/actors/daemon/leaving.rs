@@ -6,6 +6,7 @@ use std::sync::Arc;
 use slog::{error, warn};
 
 use super::DaemonActor;
+use super::reload::Life;
 use crate::clock::Mono;
 use crate::pulse::WorkerHandle;
 use crate::sys::thread;
@@ -49,7 +50,12 @@ impl DaemonActor {
                 .count();
             route.suspend(own >= 2, &self.log);
         }
-        let none_left = !self.routes.is_empty() && self.routes.iter().all(|r| r.suspended);
+        let mut there = self
+            .routes
+            .iter()
+            .filter(|r| r.life != Life::Gone)
+            .peekable();
+        let none_left = there.peek().is_some() && there.all(|r| r.suspended);
         if !self.escalating
             && (none_left || stranded > self.config.heartbeat.max_stranded_workers as usize)
         {

@@ -7,6 +7,7 @@
 //! - `incidents`: the record of each;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
 //! - `destination`: what routes to one server share, its seats;
+//! - `reload`: new settings while it runs;
 //! - `giving_up`: files that fail for too long;
 //! - `tell`: what it says of itself.
 
@@ -17,6 +18,7 @@ mod giving_up;
 mod incidents;
 mod leaving;
 mod record;
+mod reload;
 mod reports;
 mod room;
 mod route;
@@ -37,10 +39,12 @@ use self::destination::Destination;
 use self::incidents::Recorded;
 use self::leaving::Leaving;
 use self::record::Record;
+use self::reload::Reloads;
+pub use self::reload::{Applied, Reload};
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
-use super::collector::{Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
+use super::collector::{Change, Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
@@ -48,7 +52,7 @@ use crate::config::Config;
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
-use crate::pulse::{LookUps, Point, Sabotage};
+use crate::pulse::{Claims, LookUps, Point, Sabotage};
 use crate::report::Incident;
 use crate::spool::journal::{Journal, Unfinished};
 
@@ -76,6 +80,8 @@ pub struct Peers {
     pub finish: Recipient<Finish>,
     /// The collector: a file that the daemon has dropped.
     pub forget: Recipient<Forget>,
+    /// The collector: routes that come, change and go.
+    pub change: Recipient<Change>,
 }
 
 /// A message to the collector or the quarantine that waits for room. Bounded by the files in
@@ -108,8 +114,11 @@ pub struct DaemonActor {
     /// Final names in work or in doubt, with their destination, and the route that has them: one
     /// at a time.
     targets: HashMap<(String, String), usize>,
+    /// Final names that attempts have chosen themselves.
+    claims: Claims,
     vouchers: Vouchers,
     record: Record,
+    reloads: Reloads,
     /// What an earlier life left behind, until the first start.
     unfinished: Vec<Unfinished>,
     look_ups: LookUps,
@@ -165,7 +174,8 @@ impl DaemonActor {
         debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
             "next" => "they answer for silent workers");
         let state = |r: &Arc<_>| {
-            let mut state = RouteState::new(Arc::clone(r), look_ups.of_another_route());
+            let of = look_ups.of_another_route();
+            let mut state = RouteState::new(Arc::clone(r), of, &parts.config);
             state.keep_from_sending(parts.no_resend.as_ref());
             state
         };
@@ -187,8 +197,10 @@ impl DaemonActor {
             job: 0,
             turn: 0,
             targets: HashMap::new(),
+            claims: Claims::default(),
             vouchers,
             record: Record::new(parts.journal),
+            reloads: Reloads::default(),
             unfinished: parts.unfinished,
             look_ups,
             draining: None,
@@ -300,8 +312,8 @@ impl Actor for DaemonActor {
         let unfinished = std::mem::take(&mut self.unfinished);
         self.remember(unfinished);
         self.tell_problems();
-        self.make_slots(&this);
         for index in 0..self.routes.len() {
+            self.fit_slots(index, &this);
             self.want(index);
         }
     }
@@ -325,6 +337,7 @@ impl Handler<Tick> for DaemonActor {
         self.see_them_leave(now);
         self.see_the_others();
         self.retry_journal(now);
+        self.move_on(now, &this);
         self.age_routes(now);
         self.dispatch(now);
         self.drain(now);

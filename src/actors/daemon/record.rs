@@ -28,6 +28,8 @@ struct Awaited {
     path: Arc<str>,
     sent: Stamp,
     at: f64,
+    /// The final name, where it is another one than the file's own.
+    name: Option<String>,
     /// It is on its way since then; none: it was refused.
     under_way: Option<Mono>,
 }
@@ -51,6 +53,11 @@ impl Record {
             problem: None,
             try_at: Mono::ZERO,
         }
+    }
+
+    /// Whether sources of this route wait for it.
+    pub fn awaits(&self, route: usize) -> bool {
+        self.awaited.values().any(|awaited| awaited.route == route)
     }
 
     /// A number for a change whose fate is to be told.
@@ -107,13 +114,20 @@ impl DaemonActor {
     }
 
     /// It was delivered: its source is finished once that stands in the journal.
-    pub(super) fn record_delivery(&mut self, route: usize, path: &str, sent: Stamp) {
+    pub(super) fn record_delivery(
+        &mut self,
+        route: usize,
+        path: &str,
+        sent: Stamp,
+        name: Option<String>,
+    ) {
         let token = self.record.next_token();
         let awaited = Awaited {
             route,
             path: path.into(),
             sent,
             at: clock::unix(),
+            name,
             under_way: None,
         };
         self.record.awaited.insert(token, awaited);
@@ -128,6 +142,7 @@ impl DaemonActor {
             of: self.key(awaited.route, &awaited.path),
             sent: awaited.sent,
             at: awaited.at,
+            name: awaited.name.clone(),
         };
         let under_way = self.record.journal.put(change, Done::Daemon(token));
         if let Some(awaited) = self.record.awaited.get_mut(&token) {
@@ -179,8 +194,9 @@ impl DaemonActor {
             for (path, facts) in route.backlog.iter() {
                 facts.doubts.iter().for_each(|attempt| attempt.note_anew());
                 if let Some(sent) = facts.delivered {
-                    let (of, at) = (self.key(index, path), clock::unix());
-                    self.note(Change::Delivered { of, sent, at });
+                    // Another final name was told in the log, and in the journal that is aside.
+                    let (of, at, name) = (self.key(index, path), clock::unix(), None);
+                    self.note(Change::Delivered { of, sent, at, name });
                 }
             }
         }
@@ -249,7 +265,8 @@ impl DaemonActor {
                 .into_iter()
                 .map(|known| {
                     let journal = self.record.journal.clone();
-                    Arc::new(Attempt::known(known, of.clone(), journal))
+                    let claims = self.claims_of(route);
+                    Arc::new(Attempt::known(known, of.clone(), journal, claims))
                 })
                 .collect();
             let stamp = file

@@ -75,7 +75,10 @@ impl DaemonActor {
             (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
                 self.sweep_again(route, left, now);
             }
-            (RunningKind::Sweep { .. }, JobResult::Delivered { .. } | JobResult::Parted)
+            (
+                RunningKind::Sweep { .. },
+                JobResult::Delivered { .. } | JobResult::Skipped { .. } | JobResult::Parted,
+            )
             | (RunningKind::Part, _) => {}
             (
                 RunningKind::Upload { path, .. },
@@ -83,9 +86,14 @@ impl DaemonActor {
                     source,
                     bytes,
                     took,
+                    name,
                 },
             ) => {
-                self.delivered(route, &path, source, bytes, took);
+                let name = (name != *path).then_some(name);
+                self.delivered(route, &path, source, bytes, took, name);
+            }
+            (RunningKind::Upload { path, attempt }, JobResult::Skipped { source }) => {
+                self.skipped(route, &path, &attempt, source, now);
             }
             (RunningKind::Upload { path, attempt }, JobResult::Failed(failure)) => {
                 let failed = Failed {
@@ -122,6 +130,7 @@ impl DaemonActor {
         source: Option<Stamp>,
         bytes: u64,
         took: Mono,
+        stands_as: Option<String>,
     ) {
         failpoint::at("delivery-reported");
         let name = self.routes[route].config.name.clone();
@@ -143,11 +152,46 @@ impl DaemonActor {
         facts.doubts.clear();
         let incident = facts.incident.take();
         info!(self.log, "file delivered"; "route" => &name, "file" => escape(path).into_owned(),
+            "stands_as" => stands_as.as_deref().map(|n| escape(n).into_owned()),
             "bytes" => sent.size, "bytes_sent" => bytes, "seconds" => took.as_secs_f64(), "next" => "its source is finished");
         if let Some(incident) = incident {
             self.recovered(incident);
         }
-        self.record_delivery(route, path, sent);
+        self.record_delivery(route, path, sent, stands_as);
+    }
+
+    /// Its name exists on the server, and the route skips such files: its source is finished.
+    fn skipped(
+        &mut self,
+        route: usize,
+        path: &str,
+        attempt: &Attempt,
+        source: Option<Stamp>,
+        now: Mono,
+    ) {
+        let name = self.routes[route].config.name.clone();
+        self.metrics.files(&name, FileOutcome::Skipped).inc();
+        if attempt.may_leave_temp() {
+            // Its temp could not be taken away.
+            let due = Due::At(now + self.config.quarantine.hold);
+            self.routes[route].sweep_later(attempt.temp.clone(), None, due);
+        }
+        let Some(facts) = self.routes[route].backlog.facts(path) else {
+            return;
+        };
+        let stamp = source.unwrap_or(facts.stamp);
+        facts.delivered = Some(stamp);
+        facts.failures = 0;
+        facts.seats_lost = 0;
+        facts.doubts.clear();
+        let incident = facts.incident.take();
+        info!(self.log, "file skipped"; "route" => &name, "file" => escape(path).into_owned(),
+            "error" => "its final name exists on the server (on_conflict = \"skip\")",
+            "bytes" => stamp.size, "next" => "its source is finished");
+        if let Some(incident) = incident {
+            self.recovered(incident);
+        }
+        self.record_delivery(route, path, stamp, None);
     }
 
     fn failed(
@@ -167,7 +211,7 @@ impl DaemonActor {
         };
         self.metrics.upload_attempts(&name, result).inc();
         let begun = failed.attempt.as_ref();
-        if let Some(attempt) = begun.filter(|a| a.stage() != Stage::Opened) {
+        if let Some(attempt) = begun.filter(|a| a.may_leave_temp()) {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
@@ -209,12 +253,12 @@ impl DaemonActor {
         failure: &Failure,
         now: Mono,
     ) {
-        let open = |a: &Arc<Attempt>| a.stage() == Stage::Publishing;
+        let open = |a: &Arc<Attempt>| a.stage() == Stage::Publishing || a.is_torn();
         let facts = self.routes[route].backlog.facts(path);
         if failed.attempt.as_ref().is_some_and(open)
             || facts.is_some_and(|f| f.doubts.iter().any(open))
         {
-            // What an older attempt may have published has to be settled first.
+            // What an attempt may have published, or left to be seen, has to be settled first.
             self.retry(route, path, failed, now);
             return;
         }
@@ -246,6 +290,13 @@ impl DaemonActor {
         facts.doubts.extend(failed.attempt);
         facts.doubts.retain(|a| a.stage() != Stage::Opened);
         let in_doubt = !facts.doubts.is_empty();
+        // A torn file under its final name is sent again at once, but not in a circle.
+        let torn = facts.doubts.iter().any(|a| a.is_torn());
+        let pause = if torn && facts.failures + facts.seats_lost == 1 {
+            Mono::ZERO
+        } else {
+            pause
+        };
         let failures = facts.failures;
         let failing = self.failing(route, path).filter(|_| !failed.seat_lost);
         let over = failing.is_some_and(|f| self.is_too_long(f));
@@ -280,7 +331,7 @@ fn timeout_cause(failure: &Failure, overdue: Option<(Phase, Cause)>) -> Option<C
 fn session_stood(result: &JobResult) -> bool {
     match result {
         JobResult::Delivered { bytes, .. } => *bytes > 0,
-        JobResult::Swept { .. } => true,
+        JobResult::Swept { .. } | JobResult::Skipped { .. } => true,
         JobResult::Parted => false,
         JobResult::Failed(failure) => failure.connected && failure.kind != FailureKind::Source,
     }

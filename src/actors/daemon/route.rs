@@ -8,8 +8,9 @@ use slog::{Logger, error, info};
 
 use super::destination::Destination;
 use super::giving_up::Since;
+use super::reload::{self, Life};
 use crate::clock::{self, Mono};
-use crate::config::{After, Route};
+use crate::config::{After, Config, Route};
 use crate::core::backlog::{Backlog, Place};
 use crate::ftp::Limit;
 use crate::log::escape;
@@ -17,6 +18,7 @@ use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
 use crate::spool::journal::Failing;
+use crate::worker::Terms;
 
 /// Old temp names taken away in one job.
 const SWEEP_BATCH: usize = 20;
@@ -67,6 +69,18 @@ struct OldTemp {
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
+    /// What the configuration says of it now; none: that it is to go.
+    pub desired: Option<Arc<Route>>,
+    pub life: Life,
+    /// Answers of its spool's thread to new settings that are still to come: until then nothing
+    /// is begun.
+    pub renewing: u32,
+    /// Its slots may not be those that it is to have.
+    pub refit: bool,
+    /// Its files go to another place than in its life before.
+    pub elsewhere: bool,
+    /// The settings of its jobs.
+    pub terms: Arc<Terms>,
     /// Its destination's place among the daemon's.
     pub destination: usize,
     pub look_ups: LookUps,
@@ -104,9 +118,15 @@ pub struct RouteState {
 }
 
 impl RouteState {
-    pub fn new(config: Arc<Route>, look_ups: LookUps) -> Self {
+    pub fn new(config: Arc<Route>, look_ups: LookUps, of: &Config) -> Self {
         Self {
             limit: Limit::new(config.rate_limit),
+            desired: Some(Arc::clone(&config)),
+            life: Life::Live,
+            renewing: 0,
+            refit: false,
+            elsewhere: false,
+            terms: reload::terms(of, &config),
             config,
             destination: 0,
             look_ups,
@@ -130,6 +150,16 @@ impl RouteState {
         }
     }
 
+    /// The same route before it begins (again), as the configuration says.
+    pub fn anew(&self, of: &Config) -> Self {
+        let mut fresh = Self::new(Arc::clone(&self.config), self.look_ups.clone(), of);
+        fresh.life = Life::Gone;
+        fresh.desired.clone_from(&self.desired);
+        (fresh.delivered, fresh.suspended) = (self.delivered, self.suspended);
+        fresh.no_resend.clone_from(&self.no_resend);
+        fresh
+    }
+
     /// What a person should know of this route now.
     pub fn status(&self, destination: &Destination, now: Mono) -> RouteStatus {
         let again = self.paused.saturating_sub(now).as_secs_f64();
@@ -149,8 +179,8 @@ impl RouteState {
             settling: self.settling,
             delivered: self.delivered,
             suspended: self
-                .suspended
-                .then(|| "two of its workers cannot end".into())
+                .idles()
+                .map(str::to_owned)
                 .or_else(|| self.no_resend.clone()),
             spool_problem: self.problem.clone(),
             destination_problem: destination.problem(now).or(no_session),
@@ -160,11 +190,31 @@ impl RouteState {
         }
     }
 
-    /// A route that keeps its files must not send them all again.
+    /// Whether something of it may be begun.
+    pub fn gives(&self) -> bool {
+        self.life == Life::Live && self.renewing == 0
+    }
+
+    /// Why nothing of it is begun, for people.
+    fn idles(&self) -> Option<&'static str> {
+        match (self.life, &self.desired) {
+            (Life::Ending | Life::Shutting { .. }, None) => {
+                Some("it was removed from the configuration: what runs of it is finished")
+            }
+            (Life::Ending | Life::Shutting { .. }, Some(_)) => {
+                Some("its settings were changed: it begins anew when what runs is finished")
+            }
+            (Life::Waits, _) => Some("another route has not let its spool go yet"),
+            _ => self.suspended.then_some("two of its workers cannot end"),
+        }
+    }
+
+    /// A route that keeps its files must not send them all again. What holds a route back is not
+    /// taken away by other settings: only a start with --accept-resend does that.
     pub fn keep_from_sending(&mut self, why: Option<&String>) {
-        self.no_resend = why
-            .filter(|_| matches!(self.config.after, After::Keep))
-            .cloned();
+        if matches!(self.config.after, After::Keep) && self.no_resend.is_none() {
+            self.no_resend = why.cloned();
+        }
     }
 
     /// Suspends or resumes the route; says so once.

@@ -9,7 +9,7 @@ use slog::{error, o, warn};
 use super::DaemonActor;
 use super::beats::Silences;
 use super::leaving::Leaving;
-use crate::actors::messages::{EndTask, Ready};
+use crate::actors::messages::{EndTask, Ready, Retire};
 use crate::actors::uploader::{self, UploaderActor};
 use crate::clock::{self, Mono};
 use crate::core::evidence::Sample;
@@ -20,8 +20,9 @@ use crate::core::vouch::Witness;
 use crate::log;
 use crate::pulse::{Attempt, WorkerHandle};
 use crate::report::SlotStatus;
+use crate::worker::Terms;
 
-/// A place for one concurrent upload; lives as long as the service.
+/// A place for one concurrent upload; lives as long as its route needs it.
 pub struct Slot {
     pub route: usize,
     pub number: u32,
@@ -38,6 +39,7 @@ pub struct Slot {
     /// come.
     pub due: Mono,
     pub starting: bool,
+    pub stay: Stay,
     pub beat: Heartbeat,
     pub witness: Witness,
     pub silences: Silences,
@@ -47,10 +49,25 @@ pub struct Slot {
     pub overdue: Option<(Phase, Cause)>,
     pub gate: Gate,
     pub job: Option<Running>,
+    /// The settings of its last job.
+    pub terms: Arc<Terms>,
     /// The destination's era when a job was given to it that has to open a session first.
     pub opens: Option<u64>,
     /// Since when its session stands.
     pub session_since: Mono,
+}
+
+/// Whether a slot is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// It is.
+    Stays,
+    /// It is not: it gets no more work.
+    Leaves,
+    /// Its worker was sent away.
+    Retired,
+    /// Only its place is left.
+    Gone,
 }
 
 /// What a slot's worker has been given.
@@ -110,7 +127,7 @@ impl Slot {
 
     /// Ready for a job.
     pub fn free(&self) -> bool {
-        self.handle.is_some() && self.job.is_none()
+        self.handle.is_some() && self.job.is_none() && self.stay == Stay::Stays
     }
 }
 
@@ -124,35 +141,87 @@ impl DaemonActor {
         self.policy().detection()
     }
 
-    pub(super) fn make_slots(&mut self, this: &Addr<Self>) {
-        let now = clock::mono();
-        for route in 0..self.routes.len() {
-            for number in 0..self.routes[route].config.uploaders {
-                let index = self.slots.len();
-                let addr = self.make_actor(index, route, number, 1, this);
-                self.slots.push(Slot {
-                    route,
-                    number,
-                    addr,
-                    room: self.room.number,
-                    asked: self.room.ask(),
-                    epoch: 1,
-                    handle: None,
-                    due: now + self.detection(),
-                    starting: true,
-                    beat: Heartbeat::new(self.policy(), 1, now),
-                    witness: Witness::default(),
-                    silences: Silences::new(now),
-                    last_good: None,
-                    overdue: None,
-                    // Who is convicted has lived for as long; who dies sooner has crashed.
-                    gate: Gate::new(self.policy().shortest_life(), now),
-                    job: None,
-                    opens: None,
-                    session_since: Mono::ZERO,
-                });
+    /// Gives a route the slots that it is configured to have: makes those that are missing, lets
+    /// go those that are too many once they are free.
+    pub(super) fn fit_slots(&mut self, route: usize, this: &Addr<Self>) {
+        let uploaders = self.routes[route].config.uploaders;
+        for slot in self.slots.iter_mut().filter(|s| s.route == route) {
+            slot.stay = match slot.stay {
+                Stay::Stays if slot.number >= uploaders => Stay::Leaves,
+                Stay::Leaves if slot.number < uploaders => Stay::Stays,
+                other => other,
+            };
+        }
+        for number in 0..uploaders {
+            let known = |s: &Slot| s.route == route && s.number == number;
+            match self.slots.iter().position(known) {
+                None => self.make_slot(self.slots.len(), route, number, 1, this),
+                Some(index) if self.slots[index].stay == Stay::Gone => {
+                    self.make_slot(index, route, number, self.slots[index].epoch, this);
+                }
+                Some(_) => {}
             }
         }
+    }
+
+    /// Makes a slot, in a new place or in that of one that is gone.
+    fn make_slot(
+        &mut self,
+        index: usize,
+        route: usize,
+        number: u32,
+        epoch: u64,
+        this: &Addr<Self>,
+    ) {
+        let now = clock::mono();
+        let slot = Slot {
+            route,
+            number,
+            addr: self.make_actor(index, route, number, epoch, this),
+            room: self.room.number,
+            asked: self.room.ask(),
+            epoch,
+            handle: None,
+            due: now + self.detection(),
+            starting: true,
+            stay: Stay::Stays,
+            beat: Heartbeat::new(self.policy(), epoch, now),
+            witness: Witness::default(),
+            silences: Silences::new(now),
+            last_good: None,
+            overdue: None,
+            // Who is convicted has lived for as long; who dies sooner has crashed.
+            gate: Gate::new(self.policy().shortest_life(), now),
+            job: None,
+            terms: Arc::clone(&self.routes[route].terms),
+            opens: None,
+            session_since: Mono::ZERO,
+        };
+        match self.slots.get_mut(index) {
+            Some(place) => *place = slot,
+            None => self.slots.push(slot),
+        }
+    }
+
+    /// A slot that is to leave, once it has no work: its worker says goodbye, watched like any.
+    pub(super) fn let_go(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if slot.stay == Stay::Leaves && slot.job.is_none() && slot.addr.try_send(Retire).is_ok() {
+            slot.stay = Stay::Retired;
+        }
+    }
+
+    /// A slot that was to leave has no worker any more. Its place is kept: whatever is still said
+    /// of it is of an old epoch.
+    pub(super) fn slot_gone(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        slot.handle = None;
+        slot.epoch += 1;
+        slot.stay = Stay::Gone;
+        let route = slot.route;
+        // A worker that was only just begun goes as well; an actor that is gone has none.
+        let _ = slot.addr.try_send(Retire);
+        self.routes[route].refit = true;
     }
 
     fn make_actor(
@@ -168,20 +237,16 @@ impl DaemonActor {
             error!(self.log, "the uploaders' event loop is gone"; "next" => "a new one is started");
             self.room.replace();
         }
-        let config = Arc::clone(&self.routes[route].config);
+        let name = self.routes[route].config.name.clone();
         let slot = uploader::Slot {
             index,
             number,
-            log: self
-                .log
-                .new(o!("route" => config.name.clone(), "slot" => number)),
-            route: config,
-            timers: self.config.timers.clone(),
-            detection: self.detection(),
+            log: self.log.new(o!("route" => name.clone(), "slot" => number)),
+            terms: Arc::clone(&self.routes[route].terms),
             look_ups: self.routes[route].look_ups.clone(),
             limit: self.routes[route].limit.clone(),
             journal: self.record.journal.clone(),
-            sabotage: self.sabotage.of_route(&self.routes[route].config.name),
+            sabotage: self.sabotage.of_route(&name),
             ready: this.clone().recipient(),
             pong: this.clone().recipient(),
             outcome: this.clone().recipient(),
@@ -196,7 +261,8 @@ impl DaemonActor {
         let now = clock::mono();
         let policy = self.policy();
         let slot = &mut self.slots[ready.slot];
-        if ready.handle.epoch != slot.epoch || slot.handle.is_some() {
+        let meant = ready.handle.epoch == slot.epoch && slot.stay != Stay::Gone;
+        if !meant || slot.handle.is_some() {
             // A worker that nobody waits for must not wait for ever either.
             ready.handle.fence.end().reset();
             return;

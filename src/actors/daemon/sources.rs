@@ -5,6 +5,7 @@ use std::sync::Arc;
 use slog::{info, warn};
 
 use super::giving_up::{Since, fresh};
+use super::reload::Life;
 use super::route::RouteState;
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
@@ -23,7 +24,9 @@ const KNOWN: usize = 20_000;
 
 impl DaemonActor {
     pub(super) fn route_index(&self, name: &str) -> Option<usize> {
-        self.routes.iter().position(|r| r.config.name == name)
+        self.routes
+            .iter()
+            .position(|r| r.life != Life::Gone && r.config.name == name)
     }
 
     /// Asks for more files once half of those ahead are used up.
@@ -32,7 +35,7 @@ impl DaemonActor {
         let room = KNOWN.saturating_sub(route.backlog.len() + route.wanted);
         let ahead = AHEAD.saturating_sub(route.backlog.ready() + route.wanted);
         let n = ahead.min(room);
-        if n < AHEAD / 2 || self.draining.is_some() {
+        if n < AHEAD / 2 || self.draining.is_some() || !route.gives() {
             return;
         }
         let name = route.config.name.as_str().into();
@@ -98,7 +101,8 @@ impl DaemonActor {
         };
         let journal = self.record.problem.as_ref();
         let journal = journal.map(|why| format!("the journal cannot be written: {why}"));
-        let routes = self.routes.iter().filter_map(named);
+        let there = |r: &&RouteState| r.life != Life::Gone;
+        let routes = self.routes.iter().filter(there).filter_map(named);
         let problems = journal.into_iter().chain(routes).collect();
         // Nobody may be listening any more.
         self.problems.send_replace(problems);

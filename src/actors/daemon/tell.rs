@@ -3,7 +3,8 @@
 use actix::{Handler, MessageResult};
 
 use super::DaemonActor;
-use super::slots::Slot;
+use super::reload::Life;
+use super::slots::{Slot, Stay};
 use crate::actors::messages::{GetIncidents, GetStatus};
 use crate::clock;
 use crate::report::{RouteStatus, Status};
@@ -17,21 +18,24 @@ impl Handler<GetStatus> for DaemonActor {
             .routes
             .iter()
             .enumerate()
+            .filter(|(_, route)| route.life != Life::Gone)
             .map(|(index, route)| RouteStatus {
                 slots: self
                     .slots
                     .iter()
-                    .filter(|s| s.route == index)
+                    .filter(|s| s.route == index && s.stay != Stay::Gone)
                     .map(Slot::status)
                     .collect(),
                 ..route.status(&self.destinations[route.destination], now)
             });
+        let mut routes: Vec<_> = routes.collect();
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
         MessageResult(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started,
             draining: self.draining.is_some(),
             journal_problem: self.record.problem.clone(),
-            routes: routes.collect(),
+            routes,
             stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
                 + self.look_ups.stranded(),
             ..Status::default()

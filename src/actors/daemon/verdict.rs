@@ -13,7 +13,6 @@ use super::{DaemonActor, Unsent};
 use crate::actors::messages::Strand;
 use crate::clock::{self, Mono};
 use crate::core::evidence::{Sample, Socket, tcp};
-use crate::core::journey::Stage;
 use crate::core::names::{AttemptResult, Cause};
 use crate::core::stall;
 use crate::log;
@@ -144,7 +143,7 @@ impl DaemonActor {
                 }
             }
             Some(RunningKind::Upload { path, attempt }) => {
-                if attempt.stage() != Stage::Opened {
+                if attempt.may_leave_temp() {
                     let of = Some(Arc::clone(&path));
                     self.routes[route].sweep_later(attempt.temp.clone(), of, due);
                 }

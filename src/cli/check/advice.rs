@@ -34,6 +34,7 @@ pub fn advice(trouble: &Trouble, route: &Route) -> String {
                 .replace("NAME", name)
         }
         Trouble::Ended => "the check gave up; run it again with the network quiet".into(),
+        Trouble::Conflict(_) => "its name was free a moment ago: try again".into(),
         Trouble::Source(_)
         | Trouble::Changed
         | Trouble::Vanished
@@ -119,15 +120,22 @@ fn of_refusal(verb: &str, code: u32, name: &str) -> String {
             "the remote folder cannot be entered: check the path in routes.{name}.server (it is \
              relative to the login folder; %2F at its start makes it absolute) and the rights there"
         ),
-        ("MKD", _) | ("STOR", 550 | 553) => "the user may not write there: ask the server's \
-             keeper for the right to make files in that folder"
+        ("MKD", _) => "the user may not write there: ask the server's keeper for the right to \
+             make files in that folder"
             .into(),
+        ("STOR", 550 | 553) => format!(
+            "the user may not write there: ask the server's keeper for the right to make files in \
+             that folder; if it only refuses names with a leading dot, set \
+             routes.{name}.temp_pattern = \"{{name}}.{{token}}.part\""
+        ),
         ("STOR", 452 | 552) => {
             "the server has no room for it: ask for space or a larger quota".into()
         }
-        ("RNFR" | "RNTO", _) => "the user may not rename, but that is how a file becomes visible \
-             whole: ask for the right"
-            .into(),
+        ("RNFR" | "RNTO", _) => format!(
+            "the user may not rename, but that is how a file becomes visible whole: ask for the \
+             right; only if there is none, set routes.{name}.publish = \"direct\": files are \
+             seen torn then while they are sent"
+        ),
         ("DELE", _) => "the user may not delete: the service cannot clear its temp names away \
              after a failure; ask for the right"
             .into(),

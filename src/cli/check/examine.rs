@@ -212,7 +212,8 @@ fn try_canary(
     has_mdtm: bool,
 ) -> Result<(), Failure> {
     let name = format!("ftpulse-check-{}", token::new());
-    let temp = token::temp_name(&name, "check", &token::new());
+    let temps = &tell.setup.route.publishing.temps;
+    let temp = temps.temp(&name, "check", &token::new());
     let mut traces = Traces {
         temp,
         name,
@@ -256,18 +257,35 @@ fn fly(
         },
         Journal::none(),
     );
-    let sent = ftp::send(session, &mut file, stamp, &attempt);
-    traces.file = attempt.stage() != Stage::Opened;
-    sent.map_err(named("upload"))?;
-    tell.fine("upload", format!("{} bytes sent and verified", stamp.size));
-    session
-        .publish(&attempt, &traces.name)
-        .map_err(named("rename"))?;
+    let direct = tell.setup.route.publishing.direct;
+    let attempt = if direct { attempt.directly() } else { attempt };
+    let placed = if direct {
+        let placed = session.store_directly(&mut file, stamp, &attempt, &traces.name, None);
+        traces.file = attempt.stage() != Stage::Opened;
+        placed.map_err(named("upload"))?
+    } else {
+        let sent = ftp::send(session, &mut file, stamp, &attempt);
+        traces.file = attempt.stage() != Stage::Opened;
+        sent.map_err(named("upload"))?;
+        tell.fine("upload", format!("{} bytes sent and verified", stamp.size));
+        session
+            .publish(&attempt, &traces.name)
+            .map_err(named("rename"))?
+    };
+    if let ftp::Placed::As(name) = placed {
+        traces.name = name;
+    }
     if !session.usable() {
         // Its reply came in part, then nothing more.
         return Err(("rename", Trouble::Timeout(Phase::Reply)));
     }
-    tell.fine("rename", "the temp name becomes the final name".into());
+    if direct {
+        tell.fine("upload", format!("{} bytes sent and verified", stamp.size));
+        let said = "not tried (publish = \"direct\"): torn files can be seen under final names";
+        tell.note("rename", said.into());
+    } else {
+        tell.fine("rename", "the temp name becomes the final name".into());
+    }
     if has_mdtm {
         match session.modified(&traces.name).map_err(named("clock"))? {
             Some(time) => clock_line(tell, time),

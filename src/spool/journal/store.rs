@@ -3,6 +3,7 @@
 //! another name and never overwritten; one of a newer version is refused.
 
 mod aside;
+mod attempts;
 mod failing;
 mod history;
 mod kept;
@@ -17,7 +18,7 @@ pub use aside::OpenError;
 use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
 pub use kept::KeptRows;
-pub use lost::AGENT;
+pub use lost::{AGENT, why_no_resend};
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -67,6 +68,7 @@ const MIGRATIONS: &[&str] = &[
     failing::MIGRATION,
     history::SCHEMA,
     kept::SCHEMA,
+    attempts::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -248,13 +250,14 @@ impl Store {
     pub fn unfinished(&self) -> Result<Vec<Unfinished>, rusqlite::Error> {
         let mut attempts: HashMap<i64, Vec<KnownAttempt>> = HashMap::new();
         let mut query = self.connection.prepare(
-            "SELECT file, temp, stage, dev, ino, size, mtime_ns FROM attempt ORDER BY id",
+            "SELECT file, temp, stage, dev, ino, size, mtime_ns, target FROM attempt ORDER BY id",
         )?;
         let rows = query.query_map([], |row| {
             let attempt = KnownAttempt {
                 temp: row.get(1)?,
                 stage: Stage::from_u8(row.get(2)?),
                 sent: stamp(row, 3)?,
+                target: row.get(7)?,
             };
             Ok((row.get(0)?, attempt))
         })?;
@@ -361,6 +364,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             temp,
             stage,
             sent,
+            target,
         } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(*sent);
@@ -371,14 +375,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
                  AND (dev, ino, size, mtime_ns) IS NOT (?2, ?3, ?4, ?5)",
             )?
             .execute(params![file, dev, ino, size, mtime])?;
-            t.prepare_cached(
-                "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                 ON CONFLICT (file, temp) DO UPDATE SET stage = ?3,
-                     dev = coalesce(?4, dev), ino = coalesce(?5, ino),
-                     size = coalesce(?6, size), mtime_ns = coalesce(?7, mtime_ns)",
-            )?
-            .execute(params![file, temp, *stage as u8, dev, ino, size, mtime])?;
+            attempts::write(t, file, (temp, *stage), *sent, target.as_deref())?;
         }
         Change::Waiting {
             of,
@@ -390,7 +387,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             let file = made_file_of(t, of)?;
             failing::write(t, file, (*failures, *next, error), failing)?;
         }
-        Change::Delivered { of, sent, at } => {
+        Change::Delivered { of, sent, at, name } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(Some(*sent));
             t.prepare_cached(
@@ -401,10 +398,12 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             t.prepare_cached("DELETE FROM attempt WHERE file = ?1")?
                 .execute(params![file])?;
             t.prepare_cached(
-                "INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns, name)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
-            .execute(params![&*of.route, &*of.path, at, dev, ino, size, mtime])?;
+            .execute(params![
+                &*of.route, &*of.path, at, dev, ino, size, mtime, name
+            ])?;
         }
         Change::Finished { of, kept } => {
             forget(t, of)?;
@@ -421,14 +420,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             }
         }
         Change::Forgotten { of } => forget(t, of)?,
-        Change::Remade { route } => {
-            let (asked, taken_away) = (Stage::Publishing as u8, Stage::Sending as u8);
-            t.prepare_cached(
-                "UPDATE attempt SET stage = ?2 WHERE stage = ?1
-                 AND file IN (SELECT id FROM file WHERE route = ?3)",
-            )?
-            .execute(params![asked, taken_away, &**route])?;
-        }
+        Change::Remade { route } => attempts::remade(t, route)?,
         Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
         Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}

@@ -115,3 +115,52 @@ pub(super) fn check(connection: &Connection) -> Result<Option<String>, rusqlite:
     }
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::count;
+    use super::*;
+
+    /// FTPULSE_JOURNAL_ROWS=10000000 shows what a long history costs.
+    #[test]
+    #[allow(clippy::print_stdout)]
+    fn a_long_history_is_dropped_in_steps_and_its_log_stays_small() {
+        let rows = std::env::var("FTPULSE_JOURNAL_ROWS").map_or(20_000, |n| n.parse().unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.db");
+        let store = Store::open(&path).unwrap().store;
+        store
+            .connection
+            .execute(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                 INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
+                 SELECT 'main', 'some/folder/file-' || n || '.csv', n, 1, n, n, n FROM n",
+                params![rows],
+            )
+            .unwrap();
+        assert!(store.close());
+        let size = std::fs::metadata(&path).unwrap().len();
+        let begun = crate::clock::mono();
+        let mut store = Store::open(&path).unwrap().store;
+        let opened = crate::clock::mono() - begun;
+        let log = path.with_file_name("journal.db-wal");
+        let (mut steps, mut longest) = (0, std::time::Duration::ZERO);
+        loop {
+            let begun = crate::clock::mono();
+            let more = store.expire(rows as f64 - 1.0).unwrap();
+            longest = longest.max(crate::clock::mono() - begun);
+            assert!(std::fs::metadata(&log).unwrap().len() <= 4 << 20);
+            if !more {
+                break;
+            }
+            steps += 1;
+        }
+        println!(
+            "{rows} deliveries: {} MiB, opened in {opened:.1?}, dropped in {steps} steps, the longest \
+             {longest:.1?}",
+            size >> 20
+        );
+        assert_eq!(count(&store, "delivery"), 2);
+        assert_eq!(steps, (rows - 2) / 1000);
+    }
+}

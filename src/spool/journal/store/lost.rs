@@ -13,6 +13,15 @@ pub const AGENT: &str = "agent";
 /// The table.
 pub(super) const SCHEMA: &str = "CREATE TABLE lost (place TEXT NOT NULL);";
 
+/// Why a route that keeps its files must not send; `place` is where the lost journal is.
+pub fn why_no_resend(place: &str) -> String {
+    format!(
+        "it keeps its files, and the journal that knew which of them were delivered is lost \
+         ({place}); to send all of them again, start once with `ftpulse run --accept-resend`; to \
+         avoid that, stop the service, put a sound journal back, and start it"
+    )
+}
+
 impl Store {
     /// Whether its file still stands at its name: what is written to one that was removed is lost.
     pub fn is_in_place(&self) -> bool {

@@ -32,11 +32,14 @@ fn change() -> impl Strategy<Value = Change> {
     let of = || (0u8..2, 0u8..3).prop_map(|(r, p)| key(r, p));
     let sent = || prop::option::of((0u64..4).prop_map(version));
     prop_oneof![
-        (of(), 0u8..3, 0u8..4, sent()).prop_map(|(of, temp, stage, sent)| Change::Attempt {
-            of,
-            temp: format!("t{temp}"),
-            stage: Stage::from_u8(stage),
-            sent,
+        (of(), 0u8..3, 0u8..7, sent(), 0u8..3).prop_map(|(of, temp, stage, sent, target)| {
+            Change::Attempt {
+                of,
+                temp: format!("t{temp}"),
+                stage: Stage::from_u8(stage),
+                sent,
+                target: (target > 0).then(|| format!("n{target}")),
+            }
         }),
         (of(), 1u32..9).prop_map(|(of, failures)| Change::Waiting {
             of,
@@ -49,6 +52,7 @@ fn change() -> impl Strategy<Value = Change> {
             of,
             sent: version(n),
             at: 1.0,
+            name: None,
         }),
         (of(), sent()).prop_map(|(of, kept)| Change::Finished { of, kept }),
         of().prop_map(|of| Change::Forgotten { of }),
@@ -109,6 +113,7 @@ impl Model {
                 temp,
                 stage,
                 sent,
+                target,
             } => {
                 let file = self.file(of);
                 if sent.is_some() && file.delivered != *sent {
@@ -119,11 +124,13 @@ impl Model {
                     Some(known) => {
                         known.stage = *stage;
                         known.sent = sent.or(known.sent);
+                        known.target = target.clone().or(known.target.take());
                     }
                     None => attempts.push(KnownAttempt {
                         temp: temp.clone(),
                         stage: *stage,
                         sent: *sent,
+                        target: target.clone(),
                     }),
                 }
             }
@@ -156,9 +163,13 @@ impl Model {
             Change::Forgotten { of } => drop(self.files.remove(&format!("{of:?}"))),
             Change::Remade { route } => {
                 for file in self.files.values_mut().filter(|f| f.of.route == *route) {
-                    let asked = |a: &&mut KnownAttempt| a.stage == Stage::Publishing;
-                    let attempts = file.attempts.iter_mut().filter(asked);
-                    attempts.for_each(|a| a.stage = Stage::Sending);
+                    for attempt in &mut file.attempts {
+                        attempt.stage = match attempt.stage {
+                            Stage::Publishing => Stage::Sending,
+                            Stage::Stored => Stage::Storing,
+                            stage => stage,
+                        };
+                    }
                 }
             }
             Change::Incident { id, body, .. } => drop(self.incidents.insert(*id, body.clone())),
@@ -256,6 +267,7 @@ fn a_batch_that_fails_changes_nothing() {
         of: key(0, 0),
         sent: version(1),
         at: 1.0,
+        name: Some("p-1".into()),
     };
     assert!(store.apply([&change, &Change::Probe].into_iter()).is_err());
     store
@@ -267,7 +279,7 @@ fn a_batch_that_fails_changes_nothing() {
     assert_eq!(store.unfinished().unwrap().len(), 1);
 }
 
-fn count(store: &Store, what: &str) -> i64 {
+pub(super) fn count(store: &Store, what: &str) -> i64 {
     let count = format!("SELECT count(*) FROM {what}");
     store
         .connection
@@ -292,6 +304,7 @@ fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
         temp: "t".into(),
         stage: Stage::Sending,
         sent: None,
+        target: None,
     };
     let incident = |id: u64| Change::Incident {
         id,
@@ -302,6 +315,7 @@ fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
         of,
         sent: version(1),
         at,
+        name: None,
     };
     let changes = [
         waiting(key(0, 0), -3e6),
@@ -367,49 +381,6 @@ fn a_kept_file_is_forgotten_only_when_it_was_gone_for_the_whole_history() {
     let left = store.kept().unwrap();
     let left: Vec<_> = left.iter().map(|(of, _)| &*of.path).collect();
     assert_eq!(left, ["p1", "p2", "p3"]);
-}
-
-/// FTPULSE_JOURNAL_ROWS=10000000 shows what a long history costs.
-#[test]
-#[allow(clippy::print_stdout)]
-fn a_long_history_is_dropped_in_steps_and_its_log_stays_small() {
-    let rows = std::env::var("FTPULSE_JOURNAL_ROWS").map_or(20_000, |n| n.parse().unwrap());
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("journal.db");
-    let store = Store::open(&path).unwrap().store;
-    store
-        .connection
-        .execute(
-            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
-             INSERT INTO delivery (route, path, at, dev, ino, size, mtime_ns)
-             SELECT 'main', 'some/folder/file-' || n || '.csv', n, 1, n, n, n FROM n",
-            params![rows],
-        )
-        .unwrap();
-    assert!(store.close());
-    let size = std::fs::metadata(&path).unwrap().len();
-    let begun = crate::clock::mono();
-    let mut store = Store::open(&path).unwrap().store;
-    let opened = crate::clock::mono() - begun;
-    let log = path.with_file_name("journal.db-wal");
-    let (mut steps, mut longest) = (0, std::time::Duration::ZERO);
-    loop {
-        let begun = crate::clock::mono();
-        let more = store.expire(rows as f64 - 1.0).unwrap();
-        longest = longest.max(crate::clock::mono() - begun);
-        assert!(std::fs::metadata(&log).unwrap().len() <= 4 << 20);
-        if !more {
-            break;
-        }
-        steps += 1;
-    }
-    println!(
-        "{rows} deliveries: {} MiB, opened in {opened:.1?}, dropped in {steps} steps, the longest \
-         {longest:.1?}",
-        size >> 20
-    );
-    assert_eq!(count(&store, "delivery"), 2);
-    assert_eq!(steps, (rows - 2) / 1000);
 }
 
 #[test]

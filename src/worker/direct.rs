@@ -1,0 +1,60 @@
+//! Delivers a file straight under its final name (`publish = "direct"`).
+
+use std::sync::Arc;
+
+use slog::warn;
+
+use super::job::{End, Upload, ensure, escape, open_source};
+use crate::ftp::{Landed, Placed, Session, Setup, Trouble};
+use crate::pulse::Attempt;
+
+/// Sends it; `torn` is an earlier attempt whose part could not be taken away.
+pub(super) fn deliver(
+    setup: &Setup,
+    session: &mut Option<Session>,
+    upload: &Upload,
+    torn: Option<Arc<Attempt>>,
+) -> Result<End, Trouble> {
+    let sent = send(setup, session, upload, torn.as_deref());
+    let fresh = &upload.attempt;
+    let parts = || upload.doubts.iter().filter(|a| a.is_torn());
+    match &sent {
+        Err(Trouble::Changed | Trouble::Vanished) => {
+            // Nothing is stored over what could not be taken away: this version does not come again.
+            for part in parts() {
+                warn!(setup.log, "a part of a file stays under its final name";
+                    "file" => part.target().map(|name| escape(&name)),
+                    "error" => "its source is not what it was, and the server did not let the part be deleted",
+                    "next" => "a new version of the source replaces it; without one, take it away there");
+                part.give_up();
+            }
+        }
+        // From here on the fresh attempt tells of that name, and the journal has it.
+        _ if sent.is_ok() || fresh.is_torn() => parts().for_each(|part| {
+            part.give_up();
+        }),
+        _ => {}
+    }
+    sent
+}
+
+fn send(
+    setup: &Setup,
+    session: &mut Option<Session>,
+    upload: &Upload,
+    torn: Option<&Attempt>,
+) -> Result<End, Trouble> {
+    let (mut file, stamp) = open_source(setup, upload)?;
+    let session = ensure(setup, session)?;
+    session.may_be_marked(&upload.path)?;
+    upload.attempt.note_source(stamp);
+    let placed = session.store_directly(&mut file, stamp, &upload.attempt, &upload.path, torn)?;
+    Ok(match placed {
+        // Whether the source is still what was sent is asked before it is finished.
+        Placed::As(name) => {
+            let source = Some(stamp);
+            End::Delivered(Landed { source, name }, stamp.size)
+        }
+        Placed::Skipped => End::Skipped(Some(stamp)),
+    })
+}
