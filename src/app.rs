@@ -225,6 +225,7 @@ impl Service {
                     store,
                     path,
                     unfinished,
+                    sweeps,
                     no_resend,
                     incidents,
                     ..
@@ -252,6 +253,7 @@ impl Service {
                 sabotage,
                 journal,
                 unfinished,
+                sweeps,
                 no_resend,
                 incidents,
             }

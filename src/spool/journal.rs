@@ -90,6 +90,15 @@ pub enum Change {
         /// Unix time since when, seconds; none: they are back.
         gone: Option<f64>,
     },
+    /// A temp name is to be taken away once more, or is gone.
+    Sweep {
+        /// The route's name.
+        route: Arc<str>,
+        /// The temp name, below the remote folder.
+        temp: String,
+        /// Unix time since when, seconds; none: it is gone.
+        at: Option<f64>,
+    },
     /// A deadlock, or its newer state.
     Incident {
         /// Its number.
@@ -125,6 +134,15 @@ pub struct KnownAttempt {
     pub sent: Option<Stamp>,
     /// The final name that it aimed at, where that was chosen.
     pub target: Option<String>,
+}
+
+/// A temp name that was still to be taken away once more when the journal was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldName {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The temp name, below the remote folder.
+    pub temp: String,
 }
 
 /// A file that was not finished when the journal was read.

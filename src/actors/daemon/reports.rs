@@ -72,8 +72,8 @@ impl DaemonActor {
                     self.no_session(report.slot, &failure, cause(&failure), now);
                 }
             }
-            (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
-                self.sweep_again(route, left, now);
+            (RunningKind::Sweep { temps }, JobResult::Swept { left }) => {
+                self.swept(route, &temps, left, now);
             }
             (
                 RunningKind::Sweep { .. },
@@ -174,7 +174,7 @@ impl DaemonActor {
         if attempt.may_leave_temp() {
             // Its temp could not be taken away.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(attempt.temp.clone(), None, due);
+            self.sweep_later(route, attempt.temp.clone(), None, due);
         }
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
@@ -214,7 +214,7 @@ impl DaemonActor {
         if let Some(attempt) = begun.filter(|a| a.may_leave_temp()) {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
+            self.sweep_later(route, attempt.temp.clone(), Some(path.into()), due);
         }
         self.count_timeout(route, failure);
         if failed.seat_lost {

@@ -233,12 +233,23 @@ impl RouteState {
         }
     }
 
-    /// Sweeps the temp name of an attempt of `path` when it is due and in doubt no more.
-    pub fn sweep_later(&mut self, name: String, path: Option<Arc<str>>, due: Due) {
-        if self.sweeps.len() >= SWEEPS {
-            self.sweeps.remove(0);
-        }
+    /// Sweeps the temp name of an attempt of `path` when it is due and in doubt no more; answers
+    /// the one that is given up for it.
+    pub fn sweep_later(
+        &mut self,
+        name: String,
+        path: Option<Arc<str>>,
+        due: Due,
+    ) -> Option<String> {
+        let full = self.sweeps.len() >= SWEEPS;
+        let left = full.then(|| self.sweeps.remove(0).name);
         self.sweeps.push(OldTemp { name, path, due });
+        left
+    }
+
+    /// The temp names that are to be swept.
+    pub fn sweeps(&self) -> impl Iterator<Item = &str> {
+        self.sweeps.iter().map(|temp| temp.name.as_str())
     }
 
     /// The pair of this incident was released: its temp names are due at `at`.

@@ -142,13 +142,13 @@ impl DaemonActor {
             Some(RunningKind::Part) => {}
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
-                    self.routes[route].sweep_later(temp, None, due);
+                    self.sweep_later(route, temp, None, due);
                 }
             }
             Some(RunningKind::Upload { path, attempt }) => {
                 if attempt.may_leave_temp() {
                     let of = Some(Arc::clone(&path));
-                    self.routes[route].sweep_later(attempt.temp.clone(), of, due);
+                    self.sweep_later(route, attempt.temp.clone(), of, due);
                 }
                 let failed = Failed {
                     attempt: Some(attempt),

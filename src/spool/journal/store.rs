@@ -8,6 +8,7 @@ mod failing;
 mod history;
 mod kept;
 mod lost;
+mod sweeps;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -69,6 +70,7 @@ const MIGRATIONS: &[&str] = &[
     history::SCHEMA,
     kept::SCHEMA,
     attempts::SCHEMA,
+    sweeps::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -422,6 +424,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
         Change::Forgotten { of } => forget(t, of)?,
         Change::Remade { route } => attempts::remade(t, route)?,
         Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
+        Change::Sweep { route, temp, at } => sweeps::write(t, route, temp, *at)?,
         Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }

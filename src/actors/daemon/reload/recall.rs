@@ -41,6 +41,7 @@ impl DaemonActor {
         let Recalled {
             route,
             mut unfinished,
+            mut sweeps,
             kept,
             lost,
             path,
@@ -57,6 +58,8 @@ impl DaemonActor {
                 route: Arc::clone(&route),
             });
             lower(&mut unfinished);
+            // Nor is any of them there.
+            sweeps.clear();
         }
         let state = &mut self.routes[index];
         state.elsewhere = false;
@@ -67,6 +70,7 @@ impl DaemonActor {
         let lock = self.reloads.locks.remove(&settings.spool);
         let rows = KeptRows::new(&path, &route, self.record.journal.clone());
         self.remember(unfinished);
+        self.take_up_sweeps(index, sweeps.into_iter().map(|old| old.temp).collect());
         self.tell_problems();
         let spool = RouteSpool {
             route: settings,
