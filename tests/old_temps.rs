@@ -12,9 +12,11 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use ftpulse::spool::journal::Store;
-use support::servers::{Opts, Server};
+use ftpulse::core::journey::Stage;
+use ftpulse::spool::journal::{Change, Key, Store};
+use support::servers::{Opts, Server, is_root};
 use support::service::{Ftpulse, Settings, variable};
 use support::{PATIENCE, content, wait_for, wait_until};
 
@@ -22,6 +24,15 @@ const NAME: &str = "part.bin";
 const MIB: usize = 1 << 20;
 /// Long enough that no life but the last one sweeps.
 const LATER: &str = "10m";
+
+/// A file on a server's disk, last modified so many hours ago.
+fn left(path: PathBuf, hours: u64) -> PathBuf {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let file = fs::File::create(&path).unwrap();
+    let age = Duration::from_secs(hours * 3600);
+    file.set_modified(SystemTime::now() - age).unwrap();
+    path
+}
 
 /// A server that takes 2 MiB a second.
 fn slow(name: &str) -> Server {
@@ -54,14 +65,14 @@ fn temps(root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-struct Stage {
+struct UnderWay {
     service: Ftpulse,
     journal: PathBuf,
     temp: PathBuf,
 }
 
 /// A service that sends a file to a slow server; the temp name under which it grows there.
-fn under_way(server: &Server) -> Stage {
+fn under_way(server: &Server) -> UnderWay {
     let settings = Settings::new()
         .quick()
         .key("timers.stall", "700ms")
@@ -79,7 +90,7 @@ fn under_way(server: &Server) -> Stage {
             size > 0
         })
     });
-    Stage {
+    UnderWay {
         service,
         journal,
         temp,
@@ -95,8 +106,8 @@ fn sweeps(journal: &Path) -> Vec<String> {
 
 /// Kills the service after the delivery, has a late server make the temp name again, and another
 /// agent's beside it; the next life takes the one away and not the other.
-fn swept_by_the_next_life(server: &Server, stage: Stage) {
-    let Stage {
+fn swept_by_the_next_life(server: &Server, stage: UnderWay) {
+    let UnderWay {
         service,
         journal,
         temp,
@@ -153,4 +164,77 @@ fn a_temp_that_was_sent_when_the_service_was_killed_is_taken_away_again() {
     let mut stage = under_way(&server);
     stage.service = stage.service.kill_and_restart();
     swept_by_the_next_life(&server, stage);
+}
+
+/// Files that were left on a server by whomever; only what is ours, old and unknown goes.
+fn left_alone_but_the_old_one(server: &Server) {
+    let settings = Settings::new().quick().route("main", server, "in");
+    let state = PathBuf::from(&settings.vars()[&variable("state.dir")]);
+    let mut service = settings.start();
+    service.put("main", "sub/first.txt", b"first");
+    service.wait_delivered("sub/first.txt");
+    assert_eq!(service.terminate(), Some(0));
+
+    let agent = fs::read_to_string(state.join("agent")).unwrap();
+    let agent = agent.trim();
+    let in_doubt = format!(".doubt.csv.{agent}-0000000000000001.part");
+    let mut store = Store::open(&state.join("journal.db")).unwrap().store;
+    let doubt = Change::Attempt {
+        of: Key {
+            route: "gone".into(),
+            path: "doubt.csv".into(),
+        },
+        temp: in_doubt.clone(),
+        stage: Stage::Publishing,
+        sent: None,
+        target: None,
+    };
+    store.apply([doubt].iter()).unwrap();
+    assert!(store.close());
+
+    let ours = |n: u32| format!(".x.csv.{agent}-{n:016x}.part");
+    let place = |name: &str| server.path("in").join(name);
+    let old = [
+        left(place(&ours(1)), 49),
+        left(place("sub").join(ours(2)), 49),
+    ];
+    let stay = [
+        left(place(&ours(3)), 0),
+        left(place(&ours(4)), 23),
+        left(place(&in_doubt), 49),
+        left(place(".x.csv.fedcba98-0000000000000005.part"), 49),
+        left(place(&format!("{}.bak", ours(6))), 49),
+        left(place("old.csv"), 49),
+        // No file of this route was uploaded to it.
+        left(place("other").join(ours(7)), 49),
+    ];
+    let service = service.kill_and_restart();
+    service.put("main", "sub/second.txt", b"second");
+    service.wait_delivered("sub/second.txt");
+    for old in &old {
+        wait_until("the old temp is gone", PATIENCE, || !old.exists());
+    }
+    let found = service.logged("old temp files of this agent found");
+    assert_eq!(found.len(), old.len(), "{found:?}");
+    wait_until("the empty files are gone, too", PATIENCE, || {
+        let kinds = [place(""), place("sub")];
+        let all = kinds.iter().flat_map(|folder| temps(folder));
+        !all.into_iter()
+            .any(|temp| temp.to_string_lossy().contains(".clock."))
+    });
+    for file in &stay {
+        assert!(file.exists(), "{} is gone", file.display());
+    }
+}
+
+#[test]
+fn of_what_was_left_on_a_server_only_our_own_old_temps_are_removed() {
+    std::thread::scope(|scope| {
+        scope.spawn(|| left_alone_but_the_old_one(&Server::vsftpd(Opts::default())));
+        scope.spawn(|| left_alone_but_the_old_one(&Server::pyftpdlib(Opts::default())));
+        scope.spawn(|| left_alone_but_the_old_one(&Server::proftpd(Opts::default())));
+        if is_root() {
+            scope.spawn(|| left_alone_but_the_old_one(&Server::pure_ftpd(Opts::default())));
+        }
+    });
 }

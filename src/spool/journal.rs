@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store, why_no_resend};
+pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store, attempts_in, why_no_resend};
 
 use super::Stamp;
 use crate::core::journey::Stage;

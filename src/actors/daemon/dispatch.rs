@@ -124,7 +124,9 @@ impl DaemonActor {
             }
             return;
         }
-        self.sweep(index, now);
+        if !self.sweep(index, now) {
+            self.look(index, now);
+        }
     }
 
     /// Where the attempts of a route claim the names that they choose, if they choose any.

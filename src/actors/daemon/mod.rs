@@ -6,10 +6,9 @@
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
 //! - `incidents`: the record of each;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
-//! - `sweeps`: old temp names; `destination`: what routes to one server share, its seats;
+//! - `sweeps`, `looks`: old temp names; `destination`: what routes to one server share, its seats;
 //! - `reload`: new settings while it runs;
-//! - `giving_up`: files that fail for too long;
-//! - `tell`: what it says of itself.
+//! - `giving_up`: files that fail for too long; `tell`: what it says of itself.
 
 mod beats;
 mod destination;
@@ -17,6 +16,7 @@ mod dispatch;
 mod giving_up;
 mod incidents;
 mod leaving;
+mod looks;
 mod record;
 mod reload;
 mod reports;

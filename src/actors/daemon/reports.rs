@@ -75,11 +75,17 @@ impl DaemonActor {
             (RunningKind::Sweep { temps }, JobResult::Swept { left }) => {
                 self.swept(route, &temps, left, now);
             }
-            (
-                RunningKind::Sweep { .. },
-                JobResult::Delivered { .. } | JobResult::Skipped { .. } | JobResult::Parted,
-            )
-            | (RunningKind::Part, _) => {}
+            (RunningKind::Look { clock }, JobResult::Looked(seen)) => {
+                self.looked(route, clock, seen, now);
+            }
+            (RunningKind::Look { clock }, JobResult::Failed(failure)) => {
+                self.look_failed(route, clock, Due::At(now + self.config.quarantine.hold));
+                if !failure.connected {
+                    self.count_timeout(route, &failure);
+                    self.no_session(report.slot, &failure, cause(&failure), now);
+                }
+            }
+            (RunningKind::Sweep { .. } | RunningKind::Look { .. } | RunningKind::Part, _) => {}
             (
                 RunningKind::Upload { path, .. },
                 JobResult::Delivered {
@@ -108,7 +114,7 @@ impl DaemonActor {
             }
             (
                 RunningKind::Upload { path, attempt },
-                JobResult::Swept { .. } | JobResult::Parted,
+                JobResult::Swept { .. } | JobResult::Looked(_) | JobResult::Parted,
             ) => {
                 let failed = Failed {
                     attempt: Some(attempt),
@@ -135,6 +141,7 @@ impl DaemonActor {
         failpoint::at("delivery-reported");
         let name = self.routes[route].config.name.clone();
         self.routes[route].delivered += 1;
+        self.routes[route].looks.uploaded(path);
         self.metrics.files(&name, FileOutcome::Delivered).inc();
         self.metrics.upload_attempts(&name, AttemptResult::Ok).inc();
         self.metrics.upload_bytes(&name).inc_by(bytes);
@@ -331,7 +338,7 @@ fn timeout_cause(failure: &Failure, overdue: Option<(Phase, Cause)>) -> Option<C
 fn session_stood(result: &JobResult) -> bool {
     match result {
         JobResult::Delivered { bytes, .. } => *bytes > 0,
-        JobResult::Swept { .. } | JobResult::Skipped { .. } => true,
+        JobResult::Swept { .. } | JobResult::Looked(_) | JobResult::Skipped { .. } => true,
         JobResult::Parted => false,
         JobResult::Failed(failure) => failure.connected && failure.kind != FailureKind::Source,
     }

@@ -8,6 +8,7 @@ use slog::{Logger, error, info};
 
 use super::destination::Destination;
 use super::giving_up::Since;
+use super::looks::Looks;
 use super::reload::{self, Life};
 use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
@@ -104,6 +105,7 @@ pub struct RouteState {
     /// Why nothing of it may be sent before a person wants it.
     pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
+    pub looks: Looks,
     /// Files that failed in an earlier life and have not come again. Bounded by what one life can
     /// know.
     pub failed_before: HashMap<Arc<str>, FailedBefore>,
@@ -141,6 +143,7 @@ impl RouteState {
             hungry: None,
             no_resend: None,
             sweeps: Vec::new(),
+            looks: Looks::new(),
             failed_before: HashMap::new(),
             time: Mono::ZERO,
             aged: clock::mono(),

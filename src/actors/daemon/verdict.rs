@@ -140,6 +140,7 @@ impl DaemonActor {
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
             Some(RunningKind::Part) => {}
+            Some(RunningKind::Look { clock }) => self.look_failed(route, clock, due),
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
                     self.sweep_later(route, temp, None, due);

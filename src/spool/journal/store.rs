@@ -20,6 +20,7 @@ use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
 pub use kept::KeptRows;
 pub use lost::{AGENT, why_no_resend};
+pub use sweeps::attempts_in;
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;

@@ -1,6 +1,9 @@
 //! Old temp names that are to be taken away once more: a restart must not leave them to the server.
 
-use rusqlite::{Connection, params};
+use std::collections::HashSet;
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, params};
 
 use super::Store;
 use crate::spool::journal::OldName;
@@ -33,6 +36,22 @@ impl Store {
         })?;
         rows.collect()
     }
+}
+
+/// The temp names, without their folders, of every attempt in the journal at `path`: in work, in
+/// doubt or to be resumed, also those of routes that are not there now. Read beside the writer.
+///
+/// # Errors
+/// What SQLite or the disk says.
+pub fn attempts_in(path: &Path) -> Result<HashSet<String>, rusqlite::Error> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let mut query = connection.prepare("SELECT temp FROM attempt")?;
+    let rows = query.query_map([], |row| {
+        let temp: String = row.get(0)?;
+        let name = temp.rsplit_once('/').map(|(_, name)| name.to_owned());
+        Ok(name.unwrap_or(temp))
+    })?;
+    rows.collect()
 }
 
 /// Notes one since that Unix time, or that it is none any more. One that is known keeps its time:
