@@ -12,8 +12,9 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, UNIX_EPOCH};
 
+use ftpulse::clock;
 use ftpulse::core::journey::Stage;
 use ftpulse::spool::journal::{Change, Key, Store};
 use support::servers::{Opts, Server, is_root};
@@ -29,8 +30,9 @@ const LATER: &str = "10m";
 fn left(path: PathBuf, hours: u64) -> PathBuf {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let file = fs::File::create(&path).unwrap();
-    let age = Duration::from_secs(hours * 3600);
-    file.set_modified(SystemTime::now() - age).unwrap();
+    let at = clock::unix() - hours as f64 * 3600.0;
+    file.set_modified(UNIX_EPOCH + Duration::from_secs_f64(at))
+        .unwrap();
     path
 }
 
