@@ -19,7 +19,7 @@ use super::{Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
-use crate::pulse::{LookUps, WorkerHandle};
+use crate::pulse::{Folder, LookUps, WorkerHandle};
 use crate::spool::journal::{Change, Journal};
 use crate::sys::fence::{Which, Woken};
 
@@ -39,6 +39,8 @@ pub struct Setup {
     pub detection: Duration,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// The route's remote folder.
+    pub folder: Folder,
     /// What has to stand in it before the server is told.
     pub journal: Journal,
     /// The worker's logger.
@@ -64,8 +66,6 @@ pub struct Session {
     pub(super) data_begun: Arc<AtomicBool>,
     /// Whether the connection is gone although the last step's trouble would spare it.
     pub(super) broken: bool,
-    /// Whether the remote folder had to be made: whatever was there before is gone.
-    pub(super) made_folder: bool,
     /// The remote folder as the server calls it; empty if it does not tell, none if not asked.
     pub(super) home: Option<String>,
 }
@@ -143,7 +143,6 @@ impl Session {
             plain_passive: false,
             data_begun,
             broken: false,
-            made_folder: false,
             home: None,
         })
     }
@@ -182,7 +181,6 @@ impl Session {
             }) => {
                 self.remade()?;
                 self.make_folders(&folder)?;
-                self.made_folder = true;
                 self.change_folder(&folder)
             }
             other => other,
@@ -196,7 +194,9 @@ impl Session {
             route: self.setup.route.name.as_str().into(),
         };
         let written = self.setup.handle.write(&self.setup.journal, change)?;
-        written.map_err(|_| Trouble::Unwritten)
+        written.map_err(|_| Trouble::Unwritten)?;
+        self.setup.folder.remake();
+        Ok(())
     }
 
     /// Goes to a folder.

@@ -58,6 +58,21 @@ pub fn send(
         // Before anything is sent in vain.
         session.hashing()?.map_err(Trouble::NoHash)?;
     }
+    put_whole(session, file, stamp, attempt, from, verify)
+}
+
+/// What compares a sent file: the last argument tells whether it was resumed.
+type Compare = fn(&mut Session, &File, Stamp, &Attempt, bool) -> Result<(), Trouble>;
+
+/// The same without a look at the hashes first, and with another comparison after it.
+pub(super) fn put_whole(
+    session: &mut Session,
+    file: &mut File,
+    stamp: Stamp,
+    attempt: &Attempt,
+    from: u64,
+    compare: Compare,
+) -> Result<u64, Trouble> {
     let (stream, from) = begin(session, attempt, from)?;
     failpoint::at("stor-accepted");
     if from > 0 {
@@ -70,7 +85,7 @@ pub fn send(
     let result = streamed.and_then(|()| {
         failpoint::at("stored");
         if attempt.stored() {
-            verify(session, file, stamp, attempt, from > 0)
+            compare(session, file, stamp, attempt, from > 0)
         } else {
             Err(Trouble::Ended)
         }
@@ -78,8 +93,8 @@ pub fn send(
     let (name, _) = attempt.storing();
     let large = stamp.size > session.setup.route.resume_over;
     let clear = match &result {
-        // It stands under its final name: whether it is taken away is decided by who comes next.
-        _ if whole && attempt.is_torn() => false,
+        // It stands under its final name, and may be right: that is decided by who comes next.
+        _ if whole && attempt.stage() == Stage::Stored => false,
         // What has come of a large file may be of use: only the transfer was broken off.
         Err(Trouble::Refused { code: 421, .. }) => false,
         Err(Trouble::Refused { code, .. }) => !large || *code >= 500 || *code == 452,

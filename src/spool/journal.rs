@@ -38,6 +38,8 @@ pub enum Change {
         sent: Option<Stamp>,
         /// The final name that it aims at, where that was chosen; below the remote folder.
         target: Option<String>,
+        /// Where that folder is.
+        place: Option<Arc<str>>,
     },
     /// A file failed and waits. In a new version it begins anew.
     Waiting {
@@ -125,6 +127,8 @@ pub struct KnownAttempt {
     pub sent: Option<Stamp>,
     /// The final name that it aimed at, where that was chosen.
     pub target: Option<String>,
+    /// Where its remote folder is; none from a version that did not note it.
+    pub place: Option<Arc<str>>,
 }
 
 /// A file that was not finished when the journal was read.

@@ -336,7 +336,7 @@ fn publish(
     }
     let mut torn = None;
     if upload.doubts.iter().any(|a| a.is_torn()) {
-        match ftp::settle(ensure(setup, session)?, &upload.doubts)? {
+        match super::direct::settle(setup, session, upload)? {
             Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
             Settled::Torn(attempt) => torn = attempt,
         }
@@ -346,14 +346,17 @@ fn publish(
     }
     // The source is opened before a session is: what is not there needs none.
     let opened = open_source(setup, upload);
-    if keep.is_some() && matches!(opened, Err(Trouble::Changed | Trouble::Vanished)) {
-        ftp::leave_all(ensure(setup, session)?, &upload.doubts)?;
+    if matches!(opened, Err(Trouble::Changed | Trouble::Vanished)) {
+        if keep.is_some() {
+            ftp::leave_all(ensure(setup, session)?, &upload.doubts)?;
+        }
+        super::direct::leave_parts(setup, &upload.doubts);
     }
     let (mut file, stamp) = opened?;
     let session = ensure(setup, session)?;
     session.may_be_marked(target)?;
     upload.attempt.note_source(stamp);
-    if session.skips_at_once(target, stamp.size)? {
+    if torn.is_none() && session.skips_at_once(target, stamp.size)? {
         return Ok(End::Skipped(Some(stamp)));
     }
     let from = match keep {
@@ -370,16 +373,18 @@ fn publish(
         return Err(trouble);
     }
     failpoint::at("verified");
-    Ok(match session.publish(&upload.attempt, target)? {
-        Placed::As(name) => End::Delivered(
-            Landed {
-                source: Some(stamp),
-                name,
-            },
-            sent,
-        ),
-        Placed::Skipped => End::Skipped(Some(stamp)),
-    })
+    Ok(
+        match session.publish(&upload.attempt, target, torn.as_deref())? {
+            Placed::As(name) => End::Delivered(
+                Landed {
+                    source: Some(stamp),
+                    name,
+                },
+                sent,
+            ),
+            Placed::Skipped => End::Skipped(Some(stamp)),
+        },
+    )
 }
 
 /// Opens the source under shared locks (S2): whoever holds it exclusively is still at work.

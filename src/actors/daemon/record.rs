@@ -13,6 +13,7 @@ use super::route::{FailedBefore, FileFacts};
 use super::slots::RunningKind;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::core::journey::Stage;
 use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
@@ -266,8 +267,10 @@ impl DaemonActor {
                 .map(|known| {
                     let journal = self.record.journal.clone();
                     let claims = self.claims_of(route);
-                    Arc::new(Attempt::known(known, of.clone(), journal, claims))
+                    let folder = &self.routes[route].folder;
+                    Arc::new(Attempt::known(known, of.clone(), journal, claims, folder))
                 })
+                .filter(|attempt| attempt.stage() != Stage::Opened)
                 .collect();
             let stamp = file
                 .delivered
