@@ -243,3 +243,30 @@ handler.on_file_received = received
         assert!(failed.is_empty(), "{verify}: {failed:?}");
     }
 }
+
+/// A part that was to be resumed in the next life, and a file that is not sent there after all:
+/// the part does not stay on the server.
+#[test]
+fn a_part_of_an_earlier_life_is_swept_when_its_file_is_skipped() {
+    let root = temp_dir();
+    let stop = Kind::StopReading { after: 3_000_000 };
+    let lab = LabServer::start(root.path(), Fault::new(stop).first(1)).unwrap();
+    let mut events = lab.events();
+    let service = to(&lab)
+        .key("routes.main.on_conflict", "skip")
+        .key("routes.main.after", "keep")
+        .key("routes.main.resume_over", "1MiB")
+        .key("quarantine.hold", "1s")
+        .start();
+    service.put("main", "x.csv", &content(7, 9_000_000));
+    struck(&mut events);
+    let place = root.path().join("in");
+    fs::write(place.join("x.csv"), b"theirs").unwrap();
+    assert_eq!(folder(&place).len(), 2, "no part of it is there");
+    let service = service.kill_and_restart();
+    service.wait_log("file skipped", |l| l["file"] == "x.csv");
+    wait_until("its part is taken away", PATIENCE, || {
+        folder(&place).len() == 1
+    });
+    only(&place, "x.csv", b"theirs");
+}

@@ -330,17 +330,18 @@ fn publish(
                 return Ok(End::Delivered(landed, 0));
             }
             Resolved::Skipped(source) => return Ok(End::Skipped(source)),
+            // It was asked about another version, and tells of that one for good.
+            Resolved::Gone if upload.attempt.source().is_some_and(|s| s != upload.settled) => {
+                return Err(Trouble::InDoubt);
+            }
             Resolved::Open => return Err(Trouble::InDoubt),
             Resolved::Gone => {}
         }
     }
-    let mut torn = None;
-    if upload.doubts.iter().any(|a| a.is_torn()) {
-        match super::direct::settle(setup, session, upload)? {
-            Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
-            Settled::Torn(attempt) => torn = attempt,
-        }
-    }
+    let torn = match super::direct::settle(setup, session, upload)? {
+        Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
+        Settled::Torn(attempt) => attempt,
+    };
     if setup.route.publishing.direct {
         return super::direct::deliver(setup, session, upload, torn);
     }
@@ -364,8 +365,7 @@ fn publish(
         None => 0,
     };
     let sent = ftp::send(session, &mut file, stamp, &upload.attempt, from)?;
-    let still = still_there(setup, upload, stamp);
-    if let Err(trouble) = still {
+    if let Err(trouble) = still_there(setup, upload, stamp) {
         // Never published: what was sent is not what stands in the spool any more.
         if ftp::take_away(session, &upload.attempt.temp)? {
             upload.attempt.enter(Stage::Opened);
@@ -373,18 +373,11 @@ fn publish(
         return Err(trouble);
     }
     failpoint::at("verified");
-    Ok(
-        match session.publish(&upload.attempt, target, torn.as_deref())? {
-            Placed::As(name) => End::Delivered(
-                Landed {
-                    source: Some(stamp),
-                    name,
-                },
-                sent,
-            ),
-            Placed::Skipped => End::Skipped(Some(stamp)),
-        },
-    )
+    let (source, torn) = (Some(stamp), torn.as_deref());
+    Ok(match session.publish(&upload.attempt, target, torn)? {
+        Placed::As(name) => End::Delivered(Landed { source, name }, sent),
+        Placed::Skipped => End::Skipped(source),
+    })
 }
 
 /// Opens the source under shared locks (S2): whoever holds it exclusively is still at work.
