@@ -104,13 +104,15 @@ impl Session {
 
     /// From here on the temp's absence means that it was published.
     fn begin_publishing(&mut self, attempt: &Attempt) -> Result<(), Trouble> {
+        let before = attempt.stage();
         if !attempt.begin_publishing() {
             return Err(Trouble::Ended);
         }
         if let Err(trouble) = Trouble::unless_journalled(&self.setup.handle, attempt) {
             if trouble == Trouble::Unwritten {
-                // No RNFR was sent, and none is.
-                attempt.enter(Stage::Sending);
+                // No RNFR was sent, and none is. What has the file of an older attempt stays as it
+                // was: the journal may still know that one, and its name is absent.
+                attempt.enter(before);
             }
             return Err(trouble);
         }

@@ -18,7 +18,7 @@ use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
-use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished};
+use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished, lower_outlived};
 
 /// How often a journal that cannot be written is tried again.
 const AGAIN: Mono = Mono::from_secs(1);
@@ -252,7 +252,7 @@ impl DaemonActor {
     pub(super) fn remember(&mut self, unfinished: Vec<Unfinished>) {
         let now = clock::mono();
         let (mut doubts, mut sources) = (0, 0);
-        for file in unfinished {
+        for mut file in unfinished {
             let Unfinished { of, .. } = &file;
             let Some(route) = self.route_index(&of.route) else {
                 warn!(self.log, "the journal knows a file of no route";
@@ -261,6 +261,7 @@ impl DaemonActor {
                 continue;
             };
             let of = of.clone();
+            lower_outlived(&mut file.attempts);
             let attempts: Vec<_> = file
                 .attempts
                 .into_iter()
