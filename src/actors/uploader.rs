@@ -12,7 +12,7 @@ use actix::{
 use slog::{Logger, error, warn};
 
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
-use crate::ftp::Setup;
+use crate::ftp::{Limit, Setup};
 use crate::pulse::{Folder, LookUps, Point, Sabotage, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::worker::{self, Mailbox, Terms};
@@ -35,6 +35,8 @@ pub struct Slot {
     pub look_ups: LookUps,
     /// The route's remote folder.
     pub folder: Folder,
+    /// The route's rate limit.
+    pub limit: Limit,
     /// The journal.
     pub journal: Journal,
     /// What a test has armed.
@@ -78,6 +80,7 @@ impl UploaderActor {
             detection: slot.terms.detection,
             look_ups: slot.look_ups.clone(),
             folder: slot.folder.clone(),
+            limit: slot.limit.clone(),
             journal: slot.journal.clone(),
             log: slot.log.clone(),
         };

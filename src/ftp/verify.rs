@@ -12,6 +12,9 @@ use crate::core::journey::Stage;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
 
+/// What compares a sent file; the last argument tells whether it was resumed.
+pub(super) type Compare = fn(&mut Session, &File, Stamp, &Attempt, bool) -> Result<(), Trouble>;
+
 /// Compares the version that was sent with what stands under the name of the attempt's STOR.
 pub(super) fn verify(
     session: &mut Session,

@@ -245,6 +245,7 @@ impl DaemonActor {
             terms: Arc::clone(&self.routes[route].terms),
             look_ups: self.routes[route].look_ups.clone(),
             folder: self.routes[route].folder.clone(),
+            limit: self.routes[route].limit.clone(),
             journal: self.record.journal.clone(),
             sabotage: self.sabotage.of_route(&name),
             ready: this.clone().recipient(),
