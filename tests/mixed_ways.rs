@@ -82,9 +82,9 @@ fn what_is_in_doubt_at_one_server_is_sent_to_the_next() {
 }
 
 /// A configuration file that leads the route to a server.
-fn lead(file: &Path, lab: &LabServer) {
+fn lead(file: &Path, lab: &LabServer, more: &str) {
     let text = format!(
-        "[routes.main]\nserver = {:?}\npassword = {:?}\n",
+        "[routes.main]\nserver = {:?}\npassword = {:?}\n{more}\n",
         lab.url("in"),
         lab.password()
     );
@@ -106,7 +106,7 @@ fn a_part_at_one_server_is_no_part_at_the_next() {
         fs::write(&theirs, b"theirs").unwrap();
         let dir = temp_dir();
         let file = dir.path().join("ftpulse.toml");
-        lead(&file, &old);
+        lead(&file, &old, "");
         let mut events = old.events();
         let service = to(&old)
             .without("routes.main.server")
@@ -119,7 +119,7 @@ fn a_part_at_one_server_is_no_part_at_the_next() {
         let bytes = content(2, 50_000);
         service.put("main", "x.csv", &bytes);
         struck(&mut events);
-        lead(&file, &next);
+        lead(&file, &next, "");
         service.signal(Signal::HUP);
         service.wait_log("configuration reloaded", |_| true);
         service.wait_delivered("x.csv");
@@ -269,4 +269,29 @@ fn a_part_of_an_earlier_life_is_swept_when_its_file_is_skipped() {
         folder(&place).len() == 1
     });
     only(&place, "x.csv", b"theirs");
+}
+
+/// The limit of the old server's line goes with it: by it the file would take hours.
+#[test]
+fn a_route_that_moves_has_the_rate_limit_of_its_new_settings() {
+    let (_old_root, old) = other();
+    let (next_root, next) = other();
+    let dir = temp_dir();
+    let file = dir.path().join("ftpulse.toml");
+    lead(&file, &old, "rate_limit = \"1KiB\"");
+    let service = to(&old)
+        .without("routes.main.server")
+        .without("routes.main.password")
+        .arg("--config")
+        .arg(file.to_str().unwrap())
+        .start();
+    service.put("main", "small.csv", b"small");
+    service.wait_delivered("small.csv");
+    lead(&file, &next, "");
+    service.signal(Signal::HUP);
+    service.wait_log("route begins", |_| true);
+    let bytes = content(8, 9_000_000);
+    service.put("main", "x.csv", &bytes);
+    service.wait_delivered("x.csv");
+    only(&next_root.path().join("in"), "x.csv", &bytes);
 }

@@ -291,6 +291,7 @@ impl DaemonActor {
         let terms = terms(&self.config, &desired);
         let state = &mut self.routes[index];
         state.folder = route::folder(&desired);
+        state.limit.set(desired.rate_limit);
         (state.terms, state.config) = (terms, desired);
         state.life = Life::Recalls { again: Mono::ZERO };
         self.metrics.add_route(&self.routes[index].config.name);
