@@ -106,7 +106,10 @@ fn every_way_on(server: &Server) {
     service.put("keeps", "x.csv", &longer);
     service.wait_log("file skipped", |l| l["route"] == "keeps");
     service.wait_spool_empty("keeps", PATIENCE);
-    assert_eq!(fs::read(archive.path().join("x.csv")).unwrap(), longer);
+    // Hidden in the spool first, then archived.
+    let archived = archive.path().join("x.csv");
+    wait_until("it is archived", PATIENCE, || archived.exists());
+    assert!(fs::read(archived).unwrap() == longer);
     assert_eq!(fs::read(server.path("keeps/x.csv")).unwrap(), theirs);
 
     service.put("rename", "x.csv", &ours);
