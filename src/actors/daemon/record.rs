@@ -146,8 +146,21 @@ impl DaemonActor {
             name: awaited.name.clone(),
         };
         let under_way = self.record.journal.put(change, Done::Daemon(token));
+        if !self.record.journal.is_kept() {
+            return self.delivery_stands(token);
+        }
         if let Some(awaited) = self.record.awaited.get_mut(&token) {
             awaited.under_way = under_way.then(clock::mono);
+        }
+    }
+
+    fn delivery_stands(&mut self, token: u64) {
+        if let Some(Awaited {
+            route, path, sent, ..
+        }) = self.record.awaited.remove(&token)
+        {
+            failpoint::at("delivery-stands");
+            self.finish(route, &path, sent);
         }
     }
 
@@ -163,13 +176,7 @@ impl DaemonActor {
                 }
                 for token in journaled.tokens {
                     self.incident_saved(token);
-                    if let Some(Awaited {
-                        route, path, sent, ..
-                    }) = self.record.awaited.remove(&token)
-                    {
-                        failpoint::at("delivery-stands");
-                        self.finish(route, &path, sent);
-                    }
+                    self.delivery_stands(token);
                 }
             }
             Some(error) => {
