@@ -13,11 +13,12 @@ use super::route::{FailedBefore, FileFacts};
 use super::slots::RunningKind;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::core::journey::Stage;
 use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
-use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished};
+use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished, lower_outlived};
 
 /// How often a journal that cannot be written is tried again.
 const AGAIN: Mono = Mono::from_secs(1);
@@ -258,7 +259,7 @@ impl DaemonActor {
     pub(super) fn remember(&mut self, unfinished: Vec<Unfinished>) {
         let now = clock::mono();
         let (mut doubts, mut sources) = (0, 0);
-        for file in unfinished {
+        for mut file in unfinished {
             let Unfinished { of, .. } = &file;
             let Some(route) = self.route_index(&of.route) else {
                 warn!(self.log, "the journal knows a file of no route";
@@ -267,14 +268,17 @@ impl DaemonActor {
                 continue;
             };
             let of = of.clone();
+            lower_outlived(&mut file.attempts);
             let attempts: Vec<_> = file
                 .attempts
                 .into_iter()
                 .map(|known| {
                     let journal = self.record.journal.clone();
                     let claims = self.claims_of(route);
-                    Arc::new(Attempt::known(known, of.clone(), journal, claims))
+                    let folder = &self.routes[route].folder;
+                    Arc::new(Attempt::known(known, of.clone(), journal, claims, folder))
                 })
+                .filter(|attempt| attempt.stage() != Stage::Opened)
                 .collect();
             let stamp = file
                 .delivered
