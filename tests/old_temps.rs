@@ -190,6 +190,7 @@ fn left_alone_but_the_old_one(server: &Server) {
         stage: Stage::Publishing,
         sent: None,
         target: None,
+        place: None,
     };
     store.apply([doubt].iter()).unwrap();
     assert!(store.close());

@@ -129,6 +129,14 @@ impl DaemonActor {
         }
     }
 
+    /// A file is done with: what is left of it on the server is taken away.
+    pub(super) fn sweep_parts(&mut self, route: usize, path: &str) {
+        let due = Due::At(clock::mono() + self.config.quarantine.hold);
+        for temp in self.routes[route].parts(path) {
+            self.sweep_later(route, temp, None, due);
+        }
+    }
+
     fn delivered(
         &mut self,
         route: usize,
@@ -149,6 +157,7 @@ impl DaemonActor {
             .upload_duration(&name)
             .observe(took.as_secs_f64());
         self.metrics.set_last_success(&name, clock::unix());
+        self.sweep_parts(route, path);
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
         };
@@ -183,6 +192,7 @@ impl DaemonActor {
             let due = Due::At(now + self.config.quarantine.hold);
             self.sweep_later(route, attempt.temp.clone(), None, due);
         }
+        self.sweep_parts(route, path);
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
         };

@@ -13,9 +13,10 @@ use super::reload::{self, Life};
 use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
 use crate::core::backlog::{Backlog, Place};
+use crate::core::journey::Stage;
 use crate::ftp::Limit;
 use crate::log::escape;
-use crate::pulse::{Attempt, LookUps};
+use crate::pulse::{Attempt, Folder, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
 use crate::spool::journal::Failing;
@@ -67,6 +68,11 @@ struct OldTemp {
     due: Due,
 }
 
+/// Where a route's files go.
+pub fn folder(route: &Route) -> Folder {
+    Folder::at(&format!("{}/{}", route.server.key(), route.server.folder))
+}
+
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
@@ -78,8 +84,8 @@ pub struct RouteState {
     pub renewing: u32,
     /// Its slots may not be those that it is to have.
     pub refit: bool,
-    /// Its files go to another place than in its life before.
-    pub elsewhere: bool,
+    /// Where its files go.
+    pub folder: Folder,
     /// The settings of its jobs.
     pub terms: Arc<Terms>,
     /// Its destination's place among the daemon's.
@@ -127,7 +133,7 @@ impl RouteState {
             life: Life::Live,
             renewing: 0,
             refit: false,
-            elsewhere: false,
+            folder: folder(&config),
             terms: reload::terms(of, &config),
             config,
             destination: 0,
@@ -253,6 +259,17 @@ impl RouteState {
     /// The temp names that are to be swept.
     pub fn sweeps(&self) -> impl Iterator<Item = &str> {
         self.sweeps.iter().map(|temp| temp.name.as_str())
+    }
+
+    /// A file is done with: parts of it that were to be resumed, or were left by an earlier life,
+    /// and are not to be swept yet.
+    pub fn parts(&mut self, path: &str) -> Vec<String> {
+        let facts = self.backlog.facts(path);
+        let doubts = facts.map(|facts| facts.doubts.as_slice());
+        let parts = doubts.unwrap_or_default().iter();
+        let parts = parts.filter(|a| a.stage() == Stage::Sending);
+        let unswept = |name: &String| self.sweeps.iter().all(|temp| temp.name != *name);
+        parts.map(|a| a.temp.clone()).filter(unswept).collect()
     }
 
     /// The pair of this incident was released: its temp names are due at `at`.
