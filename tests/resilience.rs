@@ -243,6 +243,15 @@ fn two_workers_that_cannot_end_suspend_their_route_until_they_do() {
     wait_until("the route is suspended", PATIENCE, || {
         !service.route("stuck")["suspended"].is_null()
     });
+    // What was in work before comes to its end first.
+    wait_until("none of its slots is in work", PATIENCE, || {
+        let slots = service.route("stuck")["slots"].clone();
+        slots
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|s| s["file"].is_null())
+    });
     let so_far = service.delivered("stuck");
     for name in ["a", "b", "c"] {
         service.put("well", name, b"flows");
