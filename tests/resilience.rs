@@ -327,6 +327,8 @@ fn a_spool_on_a_hung_disk_ends_the_process_with_70() {
         return;
     };
     let mut service = settings.start();
+    // Unmounted before the service's folders are removed.
+    let disk = disk;
     wait_until("both uploaders hang in a read", PATIENCE, || {
         disk.reads() >= 2
     });
@@ -353,6 +355,7 @@ fn a_file_whose_disk_hangs_for_a_while_is_named_so_and_delivered_whole() {
     };
     // The mount's files cannot be deleted.
     let service = settings.key("routes.main.after", "keep").start();
+    let disk = disk;
     wait_until("an uploader hangs in a read", PATIENCE, || {
         disk.reads() >= 1
     });
