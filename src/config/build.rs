@@ -198,6 +198,8 @@ impl Builder {
                 "name" => Order::Name,
                 _ => Order::Oldest,
             },
+            priority: s.signed(&name("priority")),
+            rate_limit: s.size_or_none(&name("rate_limit")),
             verify: match s.choice(&name("verify")) {
                 "hash" => Verify::Hash,
                 "none" => Verify::None,

@@ -148,6 +148,10 @@ pub struct Route {
     pub ready_suffix: Option<String>,
     /// The order of dispatch.
     pub order: Order,
+    /// Who goes first where routes share a destination's seats: the higher one.
+    pub priority: i32,
+    /// Bytes a second at most, of all its uploaders together.
+    pub rate_limit: Option<u64>,
     /// How the sent file is verified before it is published.
     pub verify: Verify,
     /// Files of more bytes are resumed.

@@ -151,9 +151,25 @@ impl Settings {
         })
     }
 
+    /// The same where it may lie below 0.
+    pub fn signed(&self, name: &str) -> i32 {
+        self.certain(name, |typed| match typed {
+            Typed::Whole(number) => i32::try_from(*number).ok(),
+            _ => None,
+        })
+    }
+
     pub fn size(&self, name: &str) -> u64 {
         self.certain(name, |typed| match typed {
             Typed::Size(size) => Some(*size),
+            _ => None,
+        })
+    }
+
+    pub fn size_or_none(&self, name: &str) -> Option<u64> {
+        self.certain(name, |typed| match typed {
+            Typed::Size(size) => Some(Some(*size)),
+            Typed::None => Some(None),
             _ => None,
         })
     }

@@ -2,6 +2,8 @@
 //! time is a parameter. Every file is tested with random histories beside its code.
 
 pub mod backlog;
+pub mod bucket;
+pub mod claim;
 pub mod evidence;
 pub mod heartbeat;
 pub mod journey;

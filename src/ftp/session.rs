@@ -15,7 +15,7 @@ use suppaftp::{FtpError, Status};
 use super::hash::Hashing;
 use super::plain::Client;
 use super::probe::Features;
-use super::{Trouble, dial, transfer};
+use super::{Limit, Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
@@ -39,6 +39,8 @@ pub struct Setup {
     pub detection: Duration,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// The route's rate limit.
+    pub limit: Limit,
     /// What has to stand in it before the server is told.
     pub journal: Journal,
     /// The worker's logger.

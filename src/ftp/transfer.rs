@@ -17,6 +17,7 @@ use slog::info;
 use suppaftp::types::Mode;
 use suppaftp::{FtpError, FtpResult};
 
+use super::pace::Pace;
 use super::publish::take_away;
 use super::resume::from_the_start;
 use super::session::Setup;
@@ -249,7 +250,8 @@ fn stream_file(
     let end = setup.timers.transfer_put.map(|bound| clock::mono() + bound);
     handle.begin_transfer(setup.timers.transfer_put);
     let socket = stream.get_ref().get_ref();
-    let moved = pump(handle, socket, file, from, stamp.size)
+    let mut pace = Pace::new(&setup.limit);
+    let moved = pump(handle, socket, file, from, stamp.size, &mut pace)
         .and_then(|()| unchanged(file, stamp))
         .and_then(|()| {
             failpoint::at("all-moved");
@@ -328,19 +330,22 @@ fn pump(
     file: &mut File,
     mut offset: u64,
     size: u64,
+    pace: &mut Pace<'_>,
 ) -> Result<(), Trouble> {
     while offset < size {
         handle.check()?;
         let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
+        let want = pace.allow(handle, socket, want)?;
         match rustix::fs::sendfile(socket, &*file, Some(&mut offset), want) {
             Ok(0) => return Err(Trouble::Changed),
             Ok(moved) => {
+                pace.sent(moved);
                 handle.moved(moved as u64);
                 failpoint::at("bytes-moved");
             }
             Err(Errno::INTR) => {}
             Err(Errno::INVAL | Errno::NOSYS) => {
-                return pump_plainly(handle, socket, file, offset, size);
+                return pump_plainly(handle, socket, file, offset, size, pace);
             }
             Err(Errno::IO) => return Err(Trouble::Source("reading the source failed".into())),
             Err(error) => return Err(Trouble::from_io(handle, "sending", &error.into())),
@@ -356,6 +361,7 @@ fn pump_plainly(
     file: &mut File,
     mut offset: u64,
     size: u64,
+    pace: &mut Pace<'_>,
 ) -> Result<(), Trouble> {
     let unreadable = |e: io::Error| Trouble::Source(format!("reading the source failed: {e}"));
     file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
@@ -363,6 +369,7 @@ fn pump_plainly(
     while offset < size {
         handle.check()?;
         let want = usize::try_from(size - offset).unwrap_or(BUFFER).min(BUFFER);
+        let want = pace.allow(handle, socket, want)?;
         let read = match file.read(&mut buffer[..want]) {
             Ok(0) => return Err(Trouble::Changed),
             Ok(read) => read,
@@ -374,6 +381,7 @@ fn pump_plainly(
             handle.check()?;
             match socket.write(rest) {
                 Ok(moved) => {
+                    pace.sent(moved);
                     handle.moved(moved as u64);
                     rest = &rest[moved..];
                 }

@@ -1,6 +1,7 @@
-//! One walk through a spool folder. Follows no symlink, opens no file, keeps the best of what it
-//! finds in a bounded heap and only counts the rest, so a million files cost the memory of
-//! `places`. Its descriptors are bounded by the depth. What is done with the finds, and what is
+//! One walk through a spool folder, in one go or in parts: it goes on where it stood, so a spool is
+//! read once however many parts that takes. Follows no symlink, opens no file, keeps the best of
+//! what a part finds in a bounded heap and only counts the rest, so a million files cost the memory
+//! of `places`. Its descriptors are bounded by the depth. What is done with the finds, and what is
 //! said about the things left alone, is the business of its `Eyes`.
 
 use std::collections::BinaryHeap;
@@ -56,6 +57,15 @@ impl Totals {
             (a, b) => a.or(b),
         };
     }
+
+    /// Takes one file off; which is the oldest of the others is not known.
+    pub fn subtract(&mut self, stamp: &Stamp) {
+        self.files = self.files.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(stamp.size);
+        if self.files == 0 {
+            *self = Self::default();
+        }
+    }
 }
 
 /// What a scan asks and tells on its way.
@@ -81,6 +91,23 @@ pub struct Scan<'a> {
     pub stop: &'a AtomicBool,
 }
 
+/// Where a part of a walk ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// After so many entries of folders.
+    pub entries: usize,
+    /// After so many wanted files.
+    pub files: usize,
+}
+
+impl Part {
+    /// All that is left.
+    pub const ALL: Self = Self {
+        entries: usize::MAX,
+        files: usize::MAX,
+    };
+}
+
 /// What a scan found.
 #[derive(Debug, Default)]
 pub struct Finds {
@@ -90,7 +117,9 @@ pub struct Finds {
     pub rest: Totals,
     /// Private names that an earlier life left behind.
     pub leftovers: Vec<String>,
-    /// Whether every folder was read to its end.
+    /// Entries that were read.
+    pub entries: usize,
+    /// Whether every folder was read to its end, or as far as this part goes.
     pub complete: bool,
 }
 
@@ -100,36 +129,8 @@ impl Scan<'_> {
     /// # Errors
     /// Where `start` itself cannot be opened; troubles below it are told to the eyes.
     pub fn run(&self, root: &OwnedFd, start: &str, eyes: &mut impl Eyes) -> io::Result<Finds> {
-        eyes.entering(start);
-        let dir = Dir::new(file::open_dir_beneath(root, start)?)?;
-        let depth = if start.is_empty() {
-            0
-        } else {
-            start.split('/').count()
-        };
-        let mut walk = Walk {
-            scan: *self,
-            eyes,
-            path: start.to_owned(),
-            levels: vec![Level {
-                dir,
-                path_len: start.len(),
-            }],
-            depth,
-            best: BinaryHeap::new(),
-            finds: Finds {
-                complete: true,
-                ..Finds::default()
-            },
-        };
-        while walk.step() {}
-        let mut finds = walk.finds;
-        let best = walk.best.into_sorted_vec();
-        finds.files = best
-            .into_iter()
-            .map(|ranked| (ranked.rank.path, ranked.facts))
-            .collect();
-        Ok(finds)
+        let mut walk = Walk::open(root, start, eyes)?;
+        Ok(walk.go_on(self, Part::ALL, eyes))
     }
 }
 
@@ -139,14 +140,72 @@ struct Level {
     path_len: usize,
 }
 
-struct Walk<'a, E> {
-    scan: Scan<'a>,
-    eyes: &'a mut E,
+/// A walk and where it stands. What comes while it rests, into folders that it has been through, is
+/// not seen by it.
+pub struct Walk {
     /// The path in hand; grown and cut in place, so that a file costs no allocation.
     path: String,
     levels: Vec<Level>,
     /// Depth of the start below the spool.
     depth: usize,
+}
+
+impl Walk {
+    /// Stands at the beginning of the folder `start` below the open spool folder.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(root: &OwnedFd, start: &str, eyes: &mut impl Eyes) -> io::Result<Self> {
+        eyes.entering(start);
+        let dir = Dir::new(file::open_dir_beneath(root, start)?)?;
+        let depth = if start.is_empty() {
+            0
+        } else {
+            start.split('/').count()
+        };
+        Ok(Self {
+            path: start.to_owned(),
+            levels: vec![Level {
+                dir,
+                path_len: start.len(),
+            }],
+            depth,
+        })
+    }
+
+    /// Whether everything was read.
+    pub fn ended(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    /// Reads a part of what is left.
+    pub fn go_on(&mut self, scan: &Scan<'_>, part: Part, eyes: &mut impl Eyes) -> Finds {
+        let mut step = Step {
+            scan: *scan,
+            eyes,
+            walk: self,
+            best: BinaryHeap::new(),
+            finds: Finds {
+                complete: true,
+                ..Finds::default()
+            },
+        };
+        while step.within(part) && step.step() {}
+        let mut finds = step.finds;
+        let best = step.best.into_sorted_vec();
+        finds.files = best
+            .into_iter()
+            .map(|ranked| (ranked.rank.path, ranked.facts))
+            .collect();
+        finds
+    }
+}
+
+/// A part of a walk under way.
+struct Step<'a, E> {
+    scan: Scan<'a>,
+    eyes: &'a mut E,
+    walk: &'a mut Walk,
     best: BinaryHeap<Ranked>,
     finds: Finds,
 }
@@ -177,27 +236,35 @@ impl Ord for Ranked {
     }
 }
 
-impl<E: Eyes> Walk<'_, E> {
+impl<E: Eyes> Step<'_, E> {
+    fn within(&self, part: Part) -> bool {
+        let found = self.best.len() as u64 + self.finds.rest.files;
+        self.finds.entries < part.entries && found < part.files as u64
+    }
+
     /// Handles one entry; false at the end.
     fn step(&mut self) -> bool {
         if self.scan.stop.load(Ordering::Relaxed) {
             self.finds.complete = false;
             return false;
         }
-        let Some(level) = self.levels.last_mut() else {
+        let Some(level) = self.walk.levels.last_mut() else {
             return false;
         };
-        self.path.truncate(level.path_len);
+        self.walk.path.truncate(level.path_len);
         match level.dir.read() {
             None => {
-                self.levels.pop();
+                self.walk.levels.pop();
             }
-            Some(Ok(entry)) => self.entry(&entry),
+            Some(Ok(entry)) => {
+                self.finds.entries += 1;
+                self.entry(&entry);
+            }
             Some(Err(error)) => {
                 self.finds.complete = false;
                 let reason = format!("the folder cannot be read to its end: {error}");
-                self.eyes.left_alone(self.path.as_bytes(), &reason);
-                self.levels.pop();
+                self.eyes.left_alone(self.walk.path.as_bytes(), &reason);
+                self.walk.levels.pop();
             }
         }
         true
@@ -210,15 +277,15 @@ impl<E: Eyes> Walk<'_, E> {
         }
         let name = match check_name(bytes) {
             Ok(name) => name,
-            Err(reason) => return self.eyes.left_alone(&join(&self.path, bytes), reason),
+            Err(reason) => return self.eyes.left_alone(&join(&self.walk.path, bytes), reason),
         };
         if always_left_out(name) {
             return;
         }
-        if !self.path.is_empty() {
-            self.path.push('/');
+        if !self.walk.path.is_empty() {
+            self.walk.path.push('/');
         }
-        self.path.push_str(name);
+        self.walk.path.push_str(name);
         match entry.file_type() {
             FileType::RegularFile | FileType::Unknown => self.look(name),
             FileType::Directory => self.enter(name),
@@ -230,7 +297,7 @@ impl<E: Eyes> Walk<'_, E> {
     fn hidden(&mut self, bytes: &[u8]) {
         let private = str::from_utf8(bytes).is_ok_and(finish::is_private);
         if private && self.finds.leftovers.len() < LEFTOVERS_MAX {
-            let path = join(&self.path, bytes);
+            let path = join(&self.walk.path, bytes);
             self.finds
                 .leftovers
                 .push(String::from_utf8_lossy(&path).into_owned());
@@ -238,7 +305,7 @@ impl<E: Eyes> Walk<'_, E> {
     }
 
     fn look(&mut self, name: &str) {
-        let Some(Ok(dir)) = self.levels.last().map(|level| level.dir.fd()) else {
+        let Some(Ok(dir)) = self.walk.levels.last().map(|level| level.dir.fd()) else {
             return;
         };
         let stat = match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -248,9 +315,9 @@ impl<E: Eyes> Walk<'_, E> {
             Err(error) => {
                 self.finds.complete = false;
                 // Such as a folder that may be listed but not passed.
-                if self.scan.taking.takes_in_entered(&self.path, name) {
+                if self.scan.taking.takes_in_entered(&self.walk.path, name) {
                     let reason = format!("it cannot be looked at: {}", io::Error::from(error));
-                    self.eyes.left_alone(self.path.as_bytes(), &reason);
+                    self.eyes.left_alone(self.walk.path.as_bytes(), &reason);
                 }
                 return;
             }
@@ -269,7 +336,9 @@ impl<E: Eyes> Walk<'_, E> {
             places,
             ..
         } = self.scan;
-        if !taking.takes_in_entered(&self.path, name) || !self.eyes.wants(&self.path, &facts) {
+        if !taking.takes_in_entered(&self.walk.path, name)
+            || !self.eyes.wants(&self.walk.path, &facts)
+        {
             return;
         }
         if self.best.len() >= places {
@@ -277,7 +346,7 @@ impl<E: Eyes> Walk<'_, E> {
             if self
                 .best
                 .peek()
-                .is_none_or(|worst| !worst.rank.is_after(key, &self.path))
+                .is_none_or(|worst| !worst.rank.is_after(key, &self.walk.path))
             {
                 return self.finds.rest.add(&facts.stamp);
             }
@@ -286,40 +355,41 @@ impl<E: Eyes> Walk<'_, E> {
             }
         }
         self.best.push(Ranked {
-            rank: Rank::new(order, self.path.clone(), &facts),
+            rank: Rank::new(order, self.walk.path.clone(), &facts),
             facts,
         });
     }
 
     fn enter(&mut self, name: &str) {
-        if !self.scan.taking.enters(&self.path) {
+        if !self.scan.taking.enters(&self.walk.path) {
             return;
         }
-        if self.depth + self.levels.len() >= DEPTH_MAX {
+        if self.walk.depth + self.walk.levels.len() >= DEPTH_MAX {
             let reason = format!("folders are looked into only {DEPTH_MAX} deep");
-            return self.eyes.left_alone(self.path.as_bytes(), &reason);
+            return self.eyes.left_alone(self.walk.path.as_bytes(), &reason);
         }
-        self.eyes.entering(&self.path);
-        let Some(Ok(parent)) = self.levels.last().map(|level| level.dir.fd()) else {
+        self.eyes.entering(&self.walk.path);
+        let Some(Ok(parent)) = self.walk.levels.last().map(|level| level.dir.fd()) else {
             return;
         };
         match file::open_dir_beneath(parent, name).and_then(|fd| Ok(Dir::new(fd)?)) {
-            Ok(dir) => self.levels.push(Level {
+            Ok(dir) => self.walk.levels.push(Level {
                 dir,
-                path_len: self.path.len(),
+                path_len: self.walk.path.len(),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 self.finds.complete = false;
                 let reason = format!("the folder cannot be read: {error}");
-                self.eyes.left_alone(self.path.as_bytes(), &reason);
+                self.eyes.left_alone(self.walk.path.as_bytes(), &reason);
             }
         }
     }
 
     fn other(&mut self, name: &str, kind: FileType) {
-        if self.scan.taking.takes_in_entered(&self.path, name) {
-            self.eyes.left_alone(self.path.as_bytes(), what_it_is(kind));
+        if self.scan.taking.takes_in_entered(&self.walk.path, name) {
+            self.eyes
+                .left_alone(self.walk.path.as_bytes(), what_it_is(kind));
         }
     }
 }

@@ -222,6 +222,15 @@ impl Settle {
         self.entries.contains_key(path)
     }
 
+    /// Whether it waits here in this version; notes that a scan saw it.
+    pub fn see(&mut self, path: &str, facts: &Facts) -> bool {
+        let Some(entry) = self.entries.get_mut(path) else {
+            return false;
+        };
+        entry.round = self.round;
+        entry.facts == *facts
+    }
+
     /// What is known of the files that wait here.
     pub fn facts(&self) -> impl Iterator<Item = &Facts> {
         self.entries.values().map(|entry| &entry.facts)

@@ -46,8 +46,16 @@ impl Rank {
 pub struct Waiting {
     order: Order,
     places: usize,
-    files: BTreeMap<Rank, Facts>,
+    files: BTreeMap<Rank, Waits>,
     keys: HashMap<String, i64>,
+    round: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waits {
+    facts: Facts,
+    /// The scan that last saw it.
+    round: u32,
 }
 
 impl Waiting {
@@ -58,6 +66,7 @@ impl Waiting {
             places,
             files: BTreeMap::new(),
             keys: HashMap::new(),
+            round: 0,
         }
     }
 
@@ -67,19 +76,52 @@ impl Waiting {
         self.remove(path);
         let rank = Rank::new(self.order, path.to_owned(), &facts);
         self.keys.insert(rank.path.clone(), rank.key);
-        self.files.insert(rank, facts);
+        let round = self.round;
+        self.files.insert(rank, Waits { facts, round });
         if self.files.len() <= self.places {
             return None;
         }
-        let (rank, facts) = self.files.pop_last()?;
+        let (rank, worst) = self.files.pop_last()?;
         self.keys.remove(&rank.path);
-        Some(facts)
+        Some(worst.facts)
     }
 
     /// Takes a file out.
     pub fn remove(&mut self, path: &str) -> Option<Facts> {
         let (path, key) = self.keys.remove_entry(path)?;
-        self.files.remove(&Rank { key, path })
+        self.files.remove(&Rank { key, path }).map(|w| w.facts)
+    }
+
+    /// Whether it waits in this version; notes that a scan saw it.
+    pub fn see(&mut self, path: &str, facts: &Facts) -> bool {
+        let Some(key) = self.keys.get(path).copied() else {
+            return false;
+        };
+        let path = path.to_owned();
+        let Some(waits) = self.files.get_mut(&Rank { key, path }) else {
+            return false;
+        };
+        waits.round = self.round;
+        waits.facts == *facts
+    }
+
+    /// A scan begins: what it does not see is dropped by [`Waiting::end_round`].
+    pub fn begin_round(&mut self) {
+        self.round = self.round.wrapping_add(1);
+    }
+
+    /// A whole scan has ended: drops what it did not see.
+    pub fn end_round(&mut self) {
+        let Self {
+            files, keys, round, ..
+        } = self;
+        files.retain(|rank, waits| {
+            let seen = waits.round == *round;
+            if !seen {
+                keys.remove(&rank.path);
+            }
+            seen
+        });
     }
 
     /// The facts under which a file waits.
@@ -90,19 +132,19 @@ impl Waiting {
                 key,
                 path: path.to_owned(),
             })
-            .copied()
+            .map(|waits| waits.facts)
     }
 
     /// Takes the first file out.
     pub fn pop_first(&mut self) -> Option<(String, Facts)> {
-        let (rank, facts) = self.files.pop_first()?;
+        let (rank, waits) = self.files.pop_first()?;
         self.keys.remove(&rank.path);
-        Some((rank.path, facts))
+        Some((rank.path, waits.facts))
     }
 
     /// What is known of the files that wait here.
     pub fn facts(&self) -> impl Iterator<Item = &Facts> {
-        self.files.values()
+        self.files.values().map(|waits| &waits.facts)
     }
 
     /// Files that wait here.

@@ -1,13 +1,15 @@
 //! All blocking work on one route's spool, as a plain struct that one thread turns: scans, the
 //! looks at single files, offers within the daemon's credit, the end of delivered sources.
 //! Owns what is known of the spool; decides nothing about uploads. Bounded whatever the spool
-//! holds: 10,000 files in order, 20,000 unsettled, the rest is counted and found by a later scan.
+//! holds: 10,000 files in order, 20,000 unsettled, the rest is counted and read when its turn comes.
 //! Promises that a file is offered once until the daemon gives it back.
 
 mod ends;
 mod events;
 mod kept;
+mod looks;
 mod offers;
+mod pass;
 mod renew;
 mod scans;
 
@@ -20,6 +22,7 @@ use slog::{Logger, o, warn};
 use tokio::sync::oneshot;
 
 use self::kept::Comparison;
+use self::pass::{Count, Pass};
 use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
@@ -27,13 +30,12 @@ use super::lock::FolderLock;
 use super::memory::Memory;
 use super::said::{Said, Say};
 use super::scan::Totals;
-use super::settle::{Settle, Sight, Verdict};
-use super::source::facts_of;
+use super::settle::Settle;
 use super::still::Still;
 use super::taking::Taking;
 use super::waiting::{BATCH, Waiting};
 use super::watch::Inlet;
-use super::{Candidate, Clock, Facts, Now, Stamp, marker};
+use super::{Candidate, Clock, Stamp};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::report::Retry;
@@ -43,14 +45,14 @@ use crate::sys::file;
 /// go on.
 const UNSETTLED_MAX: usize = 2 * BATCH;
 
+/// Settled files in hand at most: a batch, and the one that tells that there are more.
+const IN_HAND_MAX: usize = BATCH + 1;
+
 /// Files at the daemon at most, whatever it asks for.
 pub const CREDIT_MAX: usize = 20_000;
 
 /// Files in one `Found`.
 pub const FOUND_MAX: usize = 256;
-
-/// Files that come due and are looked at in one turn, so that commands are not kept waiting.
-const LOOKS_A_TURN: usize = 1_000;
 
 /// What the daemon wants of a route.
 #[derive(Debug)]
@@ -126,6 +128,15 @@ pub enum Report {
     Renewed,
 }
 
+/// What a spool costs, in numbers that do not depend on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cost {
+    /// Names held now, those at the daemon left out.
+    pub names: usize,
+    /// Entries of folders read so far, each counted as often as it was read.
+    pub entries: u64,
+}
+
 /// See the module.
 pub struct Work {
     route: Arc<Route>,
@@ -139,8 +150,17 @@ pub struct Work {
     memory: Memory,
     comparison: Comparison,
     said: Said,
-    /// Files of the last scan that are in none of the above.
+    /// Files of the spool that are in none of the above, as far as they are counted.
     rest: Totals,
+    /// Those among them that the pass under way (or the last one) had in hand and no place for.
+    left: Totals,
+    pass: Option<Pass>,
+    count: Option<Count>,
+    count_at: Mono,
+    /// Nothing of this spool is known yet: there is nothing to be told of it.
+    unread: bool,
+    /// Entries of folders read so far.
+    entries: u64,
     credit: usize,
     /// Something was offered or given back since the last scan.
     moved_on: bool,
@@ -184,11 +204,17 @@ impl Work {
         Ok(Self {
             taking: Taking::new(&route)?,
             settle: Settle::new(settling(&route), UNSETTLED_MAX),
-            waiting: Waiting::new(route.order, BATCH),
+            waiting: Waiting::new(route.order, IN_HAND_MAX),
             memory: Memory::default(),
             comparison: Comparison::default(),
             said: Said::default(),
             rest: Totals::default(),
+            left: Totals::default(),
+            pass: None,
+            count: None,
+            count_at: Mono::ZERO,
+            unread: false,
+            entries: 0,
             credit: 0,
             moved_on: false,
             scans: 0,
@@ -213,6 +239,15 @@ impl Work {
         })
     }
 
+    /// What the spool costs so far.
+    pub fn cost(&self) -> Cost {
+        let gathered = self.pass.as_ref().map_or(0, Pass::gathered);
+        Cost {
+            names: self.waiting.len() + self.settle.len() + gathered,
+            entries: self.entries,
+        }
+    }
+
     /// Does what is due. Tells when to come again, if nothing happens before.
     pub fn turn(&mut self) -> Mono {
         let now = (self.clock.now)();
@@ -221,9 +256,10 @@ impl Work {
             self.look_at_folder(now);
         }
         if self.folder.root().is_some() {
-            if now.mono >= self.next_scan {
+            if now.mono >= self.next_scan && self.pass.is_none() {
                 self.scan_due();
             }
+            self.read_on();
             self.look_at_due((self.clock.now)());
             self.offer((self.clock.now)());
             self.compare_kept();
@@ -234,7 +270,7 @@ impl Work {
 
     fn next_due(&self) -> Mono {
         let mut due = match self.folder.root() {
-            Some(_) => self.next_scan,
+            Some(_) => self.next_read(),
             None => self.folder.retry_at,
         };
         if self.folder.root().is_some() {
@@ -244,7 +280,7 @@ impl Work {
                 due = due.min(self.no_offer_before);
             }
         }
-        if self.state_changed {
+        if self.state_changed && !self.unread {
             due.min(self.no_state_before)
         } else {
             due
@@ -272,83 +308,6 @@ impl Work {
             }
         }
         self.state_changed = true;
-    }
-
-    fn take_in(&mut self, rel: &str, facts: Facts, sight: Sight, now: Now) {
-        if self.memory.is_offered(rel)
-            || !self.is_marked(rel)
-            || self.memory.is_kept(rel, &facts.stamp)
-            || self.waiting.get(rel) == Some(facts)
-        {
-            self.settle.forget(rel);
-            return;
-        }
-        self.waiting.remove(rel);
-        match self.settle.observe(rel, facts, sight, now) {
-            Verdict::Settled => self.enqueue(rel, facts),
-            Verdict::Waits => {}
-            Verdict::Full => self.rest.add(&facts.stamp),
-        }
-    }
-
-    /// Whether a marker releases it, or none is waited for.
-    fn is_marked(&mut self, rel: &str) -> bool {
-        let Some(marker) = marker::path_of(&self.route, rel) else {
-            return true;
-        };
-        let root = self.folder.root();
-        let is = root.is_some_and(|root| marker::look(root, &marker).is_some());
-        if !is {
-            self.waiting.remove(rel);
-        }
-        is
-    }
-
-    fn enqueue(&mut self, rel: &str, facts: Facts) {
-        if let Some(evicted) = self.waiting.insert(rel, facts) {
-            self.rest.add(&evicted.stamp);
-        }
-    }
-
-    /// The daemon gave it back: if it is (or something new is) there, it settles anew.
-    fn look_anew(&mut self, rel: &str, own_rename: bool) {
-        let Some(root) = self.folder.root() else {
-            return;
-        };
-        let Ok(stat) = file::stat_beneath(root, rel) else {
-            return;
-        };
-        if !file::is_regular(&stat) || !self.taking.takes(rel) || !self.is_marked(rel) {
-            return;
-        }
-        let facts = facts_of(&stat);
-        self.waiting.remove(rel);
-        if self
-            .settle
-            .restart(rel, facts, own_rename, (self.clock.now)())
-            == Verdict::Full
-        {
-            self.rest.add(&facts.stamp);
-        }
-    }
-
-    /// Looks at the files that have come due.
-    fn look_at_due(&mut self, now: Now) {
-        for _ in 0..LOOKS_A_TURN {
-            let Some(path) = self.settle.first_due(now.mono) else {
-                return;
-            };
-            let Some(root) = self.folder.root() else {
-                return;
-            };
-            match file::stat_beneath(root, &path) {
-                Ok(stat) if file::is_regular(&stat) => {
-                    self.take_in(&path, facts_of(&stat), Sight::Seen, now);
-                }
-                _ => drop(self.settle.forget(&path)),
-            }
-            self.state_changed = true;
-        }
     }
 
     fn say(&mut self, path: &[u8], reason: &str) {

@@ -32,6 +32,8 @@ pub fn route(dir: &Path) -> Route {
         settle: Duration::from_millis(300),
         ready_suffix: None,
         order: Order::Oldest,
+        priority: 0,
+        rate_limit: None,
         verify: Verify::Size,
         resume_over: 8 << 20,
         publishing: Publishing::default(),

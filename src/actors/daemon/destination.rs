@@ -13,6 +13,7 @@ use super::slots::RunningKind;
 use crate::actors::messages::Seats as AskForSeat;
 use crate::clock::Mono;
 use crate::config::Secret;
+use crate::core::claim::Claim;
 use crate::core::names::Cause;
 use crate::core::seats::{NoSession, Seats, Usage, Verdict, says_full};
 use crate::log::escape;
@@ -158,7 +159,7 @@ impl DaemonActor {
             let stays = !holds
                 || !seats.limited()
                 || now < self.slots[index].session_since + TURN
-                || !self.is_starving(at, now);
+                || !self.must_yield(route, now);
             return stays || !self.part(index);
         }
         let wanting = self.routes[route].backlog.due(now) > 0;
@@ -171,18 +172,43 @@ impl DaemonActor {
         self.destinations[at].seats.raise(usage, now)
     }
 
-    /// Whether a route of this destination has files but no session.
-    fn is_starving(&self, destination: usize, now: Mono) -> bool {
-        let own = |route: &usize| self.routes[*route].destination == destination;
-        (0..self.routes.len()).filter(own).any(|route| {
-            let state = &self.routes[route];
+    /// Whether this route has files that could be sent now.
+    fn wants_seats(&self, route: usize, now: Mono) -> bool {
+        let state = &self.routes[route];
+        state.gives() && !state.suspended && now >= state.paused && state.backlog.due(now) > 0
+    }
+
+    /// Takes note of the routes that have files but no session.
+    pub(super) fn see_hunger(&mut self, now: Mono) {
+        for route in 0..self.routes.len() {
             let mut slots = self.slots.iter().filter(|s| s.route == route);
             let none = slots.all(|s| s.job.is_none() && !s.has_session());
-            none && state.gives()
-                && !state.suspended
-                && now >= state.paused
-                && state.backlog.due(now) > 0
-        })
+            let hungry = none && self.wants_seats(route, now);
+            let state = &mut self.routes[route];
+            state.hungry = hungry.then(|| state.hungry.unwrap_or(now));
+        }
+    }
+
+    /// What this route may claim of the seats of its destination.
+    pub(super) fn claim(&self, route: usize, now: Mono) -> Claim {
+        let state = &self.routes[route];
+        Claim::new(state.config.priority, state.hungry, now)
+    }
+
+    /// Whether another route of its destination has the better right to a seat of this one: an
+    /// equal one that has none at all, or one of a greater claim that could use one more.
+    fn must_yield(&self, route: usize, now: Mono) -> bool {
+        let (at, own) = (self.routes[route].destination, self.claim(route, now));
+        let others = (0..self.routes.len()).filter(|r| *r != route);
+        others
+            .filter(|r| self.routes[*r].destination == at && self.wants_seats(*r, now))
+            .any(|other| {
+                let claim = self.claim(other, now);
+                let mut slots = self.slots.iter().filter(|s| s.route == other);
+                let hungry = self.routes[other].hungry.is_some();
+                (hungry && claim >= own)
+                    || (claim > own && slots.any(|s| s.free() && !s.has_session()))
+            })
     }
 
     /// Has an idle slot give its session up. Whoever had work for it would have got it before.

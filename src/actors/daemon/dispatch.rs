@@ -1,6 +1,7 @@
 //! Who gets which file when: free slots that have a seat at their destination or may take one, one
 //! final name at a time, old temp names when there is nothing better to do.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::DaemonActor;
@@ -28,12 +29,17 @@ impl DaemonActor {
             return;
         }
         self.see_sessions(now);
+        self.see_hunger(now);
         // Who has a session goes first: it takes no further seat. They go in one order, so that a
-        // session that is not needed idles and ends; among the others nobody is always the first.
+        // session that is not needed idles and ends; among the others the route of the greater
+        // claim is first, and among equals nobody always is.
         let count = self.slots.len();
         self.turn = (self.turn + 1) % count.max(1);
-        for (holds, first) in [(true, 0), (false, self.turn)] {
-            for index in (0..count).map(|i| (i + first) % count) {
+        let holders: Vec<usize> = (0..count).collect();
+        let mut others: Vec<usize> = (0..count).map(|i| (i + self.turn) % count).collect();
+        others.sort_by_key(|index| Reverse(self.claim(self.slots[*index].route, now)));
+        for (holds, order) in [(true, holders), (false, others)] {
+            for index in order {
                 let slot = &self.slots[index];
                 if slot.free() && slot.has_session() == holds {
                     self.give(index, now);

@@ -191,6 +191,7 @@ impl DaemonActor {
         let state = &mut self.routes[index];
         let other_server = state.config.server != desired.server;
         state.terms = terms(&self.config, &desired);
+        state.limit.set(desired.rate_limit);
         state.config = Arc::clone(&desired);
         (state.failures, state.paused) = (0, Mono::ZERO);
         state.refit = true;

@@ -12,6 +12,7 @@ use super::reload::{self, Life};
 use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
 use crate::core::backlog::{Backlog, Place};
+use crate::ftp::Limit;
 use crate::log::escape;
 use crate::pulse::{Attempt, LookUps};
 use crate::report::RouteStatus;
@@ -83,6 +84,8 @@ pub struct RouteState {
     /// Its destination's place among the daemon's.
     pub destination: usize,
     pub look_ups: LookUps,
+    /// Its rate limit, shared by its uploaders.
+    pub limit: Limit,
     pub backlog: Backlog<FileFacts>,
     /// Files asked for and not yet come.
     pub wanted: usize,
@@ -96,6 +99,8 @@ pub struct RouteState {
     /// The file that failed last, with its error.
     pub last_failure: Option<(Arc<str>, String)>,
     pub suspended: bool,
+    /// Since when it has files and no session.
+    pub hungry: Option<Mono>,
     /// Why nothing of it may be sent before a person wants it.
     pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
@@ -115,6 +120,7 @@ pub struct RouteState {
 impl RouteState {
     pub fn new(config: Arc<Route>, look_ups: LookUps, of: &Config) -> Self {
         Self {
+            limit: Limit::new(config.rate_limit),
             desired: Some(Arc::clone(&config)),
             life: Life::Live,
             renewing: 0,
@@ -132,6 +138,7 @@ impl RouteState {
             no_session: String::new(),
             last_failure: None,
             suspended: false,
+            hungry: None,
             no_resend: None,
             sweeps: Vec::new(),
             failed_before: HashMap::new(),

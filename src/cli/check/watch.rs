@@ -16,7 +16,7 @@ use super::examine;
 use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
-use crate::ftp::{Setup, Trouble};
+use crate::ftp::{Limit, Setup, Trouble};
 use crate::pulse::{LookUps, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::sys::fence::Pair;
@@ -95,6 +95,7 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
         timers,
         detection: heartbeat.interval * (heartbeat.misses + 2),
         look_ups: LookUps::default(),
+        limit: Limit::default(),
         journal: Journal::none(),
         log: Logger::root(Discard, o!()),
     })

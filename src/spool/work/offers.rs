@@ -74,7 +74,7 @@ impl Work {
         };
         match verdict {
             Verdict::Waits => {}
-            Verdict::Full => self.rest.add(&facts.stamp),
+            Verdict::Full => self.leave(&facts.stamp),
             // Changed, but long ago (its times were set back): it has a new place in the order.
             Verdict::Settled => self.look_at(path, Sight::Seen, false),
         }
@@ -127,7 +127,7 @@ impl Work {
 
     /// Tells the spool's state where it changed since it was told.
     pub(super) fn tell_state(&mut self, now: Now) {
-        if !self.state_changed || now.mono < self.no_state_before {
+        if !self.state_changed || self.unread || now.mono < self.no_state_before {
             return;
         }
         self.state_changed = false;

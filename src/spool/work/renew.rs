@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use slog::error;
 
-use super::{BATCH, Report, Work};
+use super::{IN_HAND_MAX, Report, Work};
 use crate::config::Route;
 use crate::spool::Candidate;
 use crate::spool::dead::Tally;
@@ -25,12 +25,12 @@ impl Work {
             Err(error) => error!(self.log, "a pattern is none"; "error" => %error,
                 "next" => "the old patterns hold"),
         }
-        let mut waiting = Waiting::new(route.order, BATCH);
+        let mut waiting = Waiting::new(route.order, IN_HAND_MAX);
         while let Some((path, facts)) = self.waiting.pop_first() {
             if self.taking.takes(&path)
                 && let Some(evicted) = waiting.insert(&path, facts)
             {
-                self.rest.add(&evicted.stamp);
+                self.leave(&evicted.stamp);
             }
         }
         self.waiting = waiting;
@@ -42,6 +42,8 @@ impl Work {
         }
         self.route = route;
         self.credit = 0;
+        // What was read by the old settings does not tell what the new ones take.
+        (self.pass, self.count) = (None, None);
         self.scan_soon();
         self.out.push_back(Report::Renewed);
     }

@@ -1,13 +1,14 @@
-//! When a route's spool is scanned, and what becomes of what a scan finds.
+//! When a route's spool is read through, and what has to be known before: which folder it is, what
+//! an earlier life left in it. How it is read is the business of `pass`.
 //! No scan without a cause, and never in a storm: each leaves a gap behind it.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use slog::{Logger, debug, info, warn};
+use slog::{Logger, info, warn};
 
-use super::{BATCH, Work, say};
+use super::{BATCH, IN_HAND_MAX, Work, say};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::spool::finish::{self, Leftover};
@@ -16,31 +17,28 @@ use crate::spool::marker;
 use crate::spool::memory::Memory;
 use crate::spool::said::Said;
 use crate::spool::scan::{Eyes, Finds, Scan, Totals};
-use crate::spool::settle::Sight;
+use crate::spool::settle::{Settle, Sight};
 use crate::spool::still::Still;
 use crate::spool::taking::Taking;
 use crate::spool::waiting::Waiting;
 use crate::spool::{Facts, Now};
 
 /// A scan that finds what inotify did not tell (a network file system, a lost event).
-const RESCAN: Duration = Duration::from_secs(60);
+pub(super) const RESCAN: Duration = Duration::from_secs(60);
 /// The same where nothing can be watched, or the spool cannot be read.
-const RESCAN_BLIND: Duration = Duration::from_secs(5);
+pub(super) const RESCAN_BLIND: Duration = Duration::from_secs(5);
 /// Every so many blind scans the watches are tried again: once a minute.
 const BLIND_SCANS_A_TRY: u32 = 12;
-/// In a spool of more than a batch, files that cannot be read are tried again at every such scan
-/// only: tried at each, ten thousand of them would keep all others from their turn.
-const SCANS_A_RETRY: u32 = 10;
 /// Periodic scans left out in a row, where no folder's time has moved: a kept file that another
 /// machine writes in place is found within ten minutes, and idling costs next to nothing.
 const LEFT_OUT_MAX: u32 = 9;
 /// No two scans of the whole spool begin closer together than this, and than 4 times the last
 /// one's length: at most a fifth of the time goes into scans, whatever asks for them. A scan for
-/// the next batch has earned its way by the batch before: once the length is enough there.
+/// files that had no place has earned its way by those before: once the length is enough there.
 const GAP_MIN: Duration = Duration::from_secs(1);
-const GAP_LENGTHS: u32 = 4;
-/// With fewer files in hand than this, and more in the spool, the next batch is fetched.
-const REFILL_BELOW: usize = BATCH / 10;
+pub(super) const GAP_LENGTHS: u32 = 4;
+/// With fewer files in hand than this, and more in the spool, the next batch is read.
+pub(super) const REFILL_BELOW: usize = BATCH / 10;
 
 impl Work {
     /// A scan is wanted, as soon as the gap allows.
@@ -49,7 +47,7 @@ impl Work {
         self.next_scan = self.next_scan.min(self.scan_ended + self.gap(GAP_LENGTHS));
     }
 
-    fn gap(&self, lengths: u32) -> Duration {
+    pub(super) fn gap(&self, lengths: u32) -> Duration {
         (self.scan_length * lengths).max(GAP_MIN)
     }
 
@@ -72,14 +70,20 @@ impl Work {
         }
         self.left_out = 0;
         self.scan_wanted = false;
-        self.scan_all();
+        self.begin_pass();
     }
 
     /// The files in hand run out while there are more in the spool, and the daemon wants them.
     pub(super) fn refill(&mut self) {
+        if self.credit <= self.waiting.len() || self.waiting.len() >= REFILL_BELOW {
+            return;
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.wake();
+            return;
+        }
         let in_hand = self.waiting.len() + self.settle.len();
-        let wanted = self.credit > self.waiting.len();
-        if self.rest.files > 0 && self.moved_on && wanted && in_hand < REFILL_BELOW {
+        if self.left.files > 0 && self.moved_on && in_hand < REFILL_BELOW {
             self.scan_wanted = true;
             self.next_scan = self.next_scan.min(self.scan_ended + self.gap(1));
         }
@@ -93,9 +97,11 @@ impl Work {
             Look::Missing => {}
             Look::Taken => self.begin_anew(now.mono),
         }
+        self.unread = self.folder.root().is_some();
         self.settle.clear();
         self.waiting.clear();
-        self.rest = Totals::default();
+        (self.pass, self.count) = (None, None);
+        (self.rest, self.left) = (Totals::default(), Totals::default());
         self.state_changed = true;
     }
 
@@ -120,94 +126,44 @@ impl Work {
         }
     }
 
-    /// Scans the whole spool: all that was in hand is replaced by the best that is there.
-    pub(super) fn scan_all(&mut self) {
-        let begun = (self.clock.now)();
-        self.look_at_folder(begun);
-        if self.folder.root().is_none() {
-            return;
-        }
-        self.scans = self.scans.wrapping_add(1);
-        self.blink();
-        if self.rest.files == 0 || self.scans.is_multiple_of(SCANS_A_RETRY) {
-            self.memory.clear_refused();
-        }
-        self.settle.begin_round();
-        self.memory.begin_round();
-        self.still.begin();
-        let found = self.walk("");
-        let ended = (self.clock.now)().mono;
-        (self.scan_ended, self.scan_length) = (ended, ended.saturating_sub(begun.mono));
-        let pause = if self.folder.blind || found.is_err() {
-            RESCAN_BLIND
-        } else {
-            RESCAN
-        };
-        self.next_scan = ended + pause.max(self.gap(GAP_LENGTHS));
-        match found {
-            Ok(finds) => self.take_all(finds),
-            Err(error) => {
-                self.still.forget();
-                self.folder.trouble(&error);
-            }
-        }
-        self.state_changed = true;
-    }
-
     /// Where nothing can be watched: now and then the watches are tried again.
-    fn blink(&mut self) {
+    pub(super) fn blink(&mut self) {
         if self.folder.blind && self.scans.is_multiple_of(BLIND_SCANS_A_TRY) {
             self.folder.open_eyes();
         }
-    }
-
-    fn take_all(&mut self, finds: Finds) {
-        self.folder.well();
-        let now = (self.clock.now)();
-        let (kept, rest) = (finds.files.len(), finds.rest.files);
-        let known = std::mem::replace(&mut self.waiting, Waiting::new(self.route.order, BATCH));
-        self.rest = finds.rest;
-        for (path, facts) in finds.files {
-            // What had settled stays settled, whatever its times say.
-            if known.get(&path) == Some(facts) {
-                self.enqueue(&path, facts);
-            } else {
-                self.take_in(&path, facts, Sight::Seen, now);
-            }
-        }
-        if finds.complete {
-            self.settle.end_round();
-            let missed = self.memory.end_round();
-            self.comparison.scanned(missed);
-        } else {
-            self.still.forget();
-        }
-        self.moved_on = false;
-        self.put_back(finds.leftovers);
-        debug!(self.log, "spool scanned"; "in_hand" => kept, "more" => rest,
-            "complete" => finds.complete);
     }
 
     /// Scans a folder that is new below the spool.
     pub(super) fn scan_below(&mut self, rel: &str) {
         let Ok(finds) = self.walk(rel) else { return };
         let now = (self.clock.now)();
+        self.entries += finds.entries as u64;
         for (path, facts) in finds.files {
             self.take_in(&path, facts, Sight::Seen, now);
         }
         self.rest.merge(&finds.rest);
+        self.left.merge(&finds.rest);
         self.put_back(finds.leftovers);
     }
 
     fn walk(&mut self, start: &str) -> io::Result<Finds> {
-        let Some(root) = self.folder.root() else {
-            return Err(io::ErrorKind::NotFound.into());
-        };
-        let root = root.try_clone()?;
+        self.with_eyes(|root, scan, eyes| scan.run(root, start, eyes))
+            .unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))
+    }
+
+    /// Reads with the eyes of this route: watches the folders, leaves out what is known. None where
+    /// there is no spool to read.
+    pub(super) fn with_eyes<T>(
+        &mut self,
+        read: impl FnOnce(&OwnedFd, &Scan<'_>, &mut Sieve<'_>) -> T,
+    ) -> Option<T> {
+        let root = self.folder.root()?.try_clone().ok()?;
         let now = (self.clock.now)();
         let Self {
             taking,
             folder,
+            settle,
+            waiting,
             memory,
             said,
             still,
@@ -219,24 +175,26 @@ impl Work {
         let scan = Scan {
             taking,
             order: route.order,
-            places: BATCH,
+            places: IN_HAND_MAX,
             stop,
         };
         let mut sieve = Sieve {
             root: &root,
             route,
             folder,
+            settle,
+            waiting,
             memory,
             said,
             still,
             log,
             now,
         };
-        scan.run(&root, start, &mut sieve)
+        Some(read(&root, &scan, &mut sieve))
     }
 
     /// Sources that an earlier life had hidden and not finished.
-    fn put_back(&mut self, leftovers: Vec<String>) {
+    pub(super) fn put_back(&mut self, leftovers: Vec<String>) {
         for rel in leftovers {
             let Some(root) = self.folder.root() else {
                 return;
@@ -262,17 +220,30 @@ impl Work {
     }
 }
 
-/// What a scan asks this route's memory.
-struct Sieve<'a> {
+/// What a scan asks this route: whether a file is known.
+pub(super) struct Sieve<'a> {
     root: &'a OwnedFd,
     route: &'a Route,
     folder: &'a mut Folder,
+    settle: &'a mut Settle,
+    waiting: &'a mut Waiting,
     memory: &'a mut Memory,
     said: &'a mut Said,
     still: &'a mut Still,
     log: &'a Logger,
-    /// When the scan began.
+    /// When this part of the scan began.
     now: Now,
+}
+
+impl Sieve<'_> {
+    /// Whether it is neither at the daemon nor done with.
+    fn is_open(&mut self, rel: &str, facts: &Facts) -> bool {
+        !self.memory.is_offered(rel)
+            && !self.memory.is_kept(rel, &facts.stamp)
+            && !self.memory.is_refused(rel, facts)
+            && marker::path_of(self.route, rel)
+                .is_none_or(|m| marker::look(self.root, &m).is_some())
+    }
 }
 
 impl Eyes for Sieve<'_> {
@@ -282,14 +253,24 @@ impl Eyes for Sieve<'_> {
     }
 
     fn wants(&mut self, rel: &str, facts: &Facts) -> bool {
-        !self.memory.is_offered(rel)
-            && !self.memory.is_kept(rel, &facts.stamp)
-            && !self.memory.is_refused(rel, facts)
-            && marker::path_of(self.route, rel)
-                .is_none_or(|m| marker::look(self.root, &m).is_some())
+        !self.waiting.see(rel, facts) && !self.settle.see(rel, facts) && self.is_open(rel, facts)
     }
 
     fn left_alone(&mut self, rel: &[u8], reason: &str) {
         say(self.said, self.log, rel, reason);
     }
+}
+
+/// The eyes of a count: files that are open and not in hand, and nothing else.
+pub(super) struct Tally<'a, 'b>(pub &'a mut Sieve<'b>);
+
+impl Eyes for Tally<'_, '_> {
+    fn entering(&mut self, _: &str) {}
+
+    fn wants(&mut self, rel: &str, facts: &Facts) -> bool {
+        let Self(sieve) = self;
+        sieve.waiting.get(rel).is_none() && !sieve.settle.contains(rel) && sieve.is_open(rel, facts)
+    }
+
+    fn left_alone(&mut self, _: &[u8], _: &str) {}
 }
