@@ -446,8 +446,8 @@ fn a_reply_can_drip_byte_by_byte() {
     for step in [Step::Greeting, Step::Stor] {
         let every = Duration::from_millis(20);
         let mut lab = Lab::new([Fault::new(Kind::Drip { step, every })]);
-        let mut raw = lab.raw();
         let began = mono();
+        let mut raw = lab.raw();
         let greeting = raw.expect(220);
         if step == Step::Greeting {
             assert!(mono() - began >= every * greeting.len() as u32);
