@@ -217,7 +217,10 @@ impl Service {
         let (tell, over) = oneshot::channel();
         let (problems_in, problems) = watch::channel(Vec::new());
         let turned = Arc::new(AtomicU64::new(clock::mono().as_millis() as u64));
-        let (journal, drawer) = records::journal();
+        let (mut journal, drawer) = records::journal();
+        if sabotage.forgoes_journal() {
+            journal = records::Journal::none();
+        }
         let Origin {
             agent,
             journal:

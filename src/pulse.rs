@@ -4,6 +4,7 @@
 
 mod attempt;
 mod claims;
+mod folder;
 mod sabotage;
 
 use std::io;
@@ -17,6 +18,7 @@ use rustix::event::PollFlags;
 
 pub use attempt::{Attempt, Unwritten};
 pub use claims::Claims;
+pub use folder::Folder;
 pub use sabotage::{Point, Sabotage};
 
 use crate::clock::{self, Mono};

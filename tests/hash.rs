@@ -214,3 +214,62 @@ fn a_server_without_hashes_is_refused_and_gets_nothing() {
     assert!(source.exists());
     assert_eq!(fs::read_dir(&server.root).unwrap().count(), 0);
 }
+
+/// The server's answer about the hash is lost or refused, and there is no temp name to ask for:
+/// the right size does not make a spoilt file a delivered one.
+#[test]
+fn straight_under_the_final_name_a_hash_that_was_not_told_proves_nothing() {
+    for answer in ["self.close()", "self.respond(\"550 Busy.\")"] {
+        let spoils = spoils_a_byte(older("XSHA256", "hashlib.sha256(data).hexdigest()"));
+        let server = Server::pyftpdlib(spoils.line(format!(
+            r#"
+asked = []
+plain = handler.ftp_XSHA256
+def once(self, path):
+    if asked:
+        return plain(self, path)
+    asked.append(path)
+    {answer}
+handler.ftp_XSHA256 = once
+"#
+        )));
+        let service = Settings::new()
+            .quick()
+            .key("routes.main.verify", "hash")
+            .key("routes.main.publish", "direct")
+            .route("main", &server, "")
+            .start();
+        let bytes = content(3, 100_000);
+        service.put("main", NAME, &bytes);
+        service.wait_delivered(NAME);
+        service.wait_spool_empty("main", PATIENCE);
+        let found = fs::read(server.path(NAME)).unwrap();
+        assert!(
+            found == bytes,
+            "{answer}: a spoilt file counts as delivered"
+        );
+    }
+}
+
+/// A file that is spoilt each time is not left under its final name, and is given up in its time.
+#[test]
+fn straight_under_the_final_name_a_file_that_is_always_spoilt_is_given_up() {
+    let always = r#"
+class never(list):
+    def append(self, path):
+        pass
+spoilt = never()
+"#;
+    let spoils = spoils_a_byte(older("XSHA256", "hashlib.sha256(data).hexdigest()"));
+    let server = Server::pyftpdlib(spoils.line(always));
+    let service = Settings::new()
+        .quick()
+        .key("routes.main.verify", "hash")
+        .key("routes.main.publish", "direct")
+        .key("retry.give_up_after", "2s")
+        .route("main", &server, "")
+        .start();
+    service.put("main", NAME, &content(3, 100_000));
+    service.wait_log("file dead-lettered", |l| l["file"] == NAME);
+    assert!(!server.path(NAME).exists(), "what is wrong is still there");
+}

@@ -27,6 +27,9 @@ const EXPIRY: Duration = Duration::from_secs(3600);
 /// How often a journal that is the writer's alone is opened anew, to be read by others as well.
 const SHARING: Duration = Duration::from_secs(60);
 
+/// How long what no worker waits for may ride along with what one does.
+const PATIENCE: Duration = Duration::from_millis(5);
+
 /// So many panics without a change written in between are no accident: a new process has to try.
 const PANICS: u32 = 3;
 
@@ -303,10 +306,10 @@ impl Actor for JournalActor {
 
 impl JournalActor {
     /// Writes all that waits; false if some of it could not be written.
-    fn empty_queue(&mut self) -> bool {
+    fn empty_queue(&mut self, patience: Duration) -> bool {
         let mut all = true;
         loop {
-            let batch = self.parts.drawer.draw();
+            let batch = self.parts.drawer.gather(patience);
             if batch.is_empty() {
                 return all;
             }
@@ -371,7 +374,7 @@ impl Handler<Flush> for JournalActor {
         // Before the queue is read: what comes later rings again.
         self.rung.store(false, SeqCst);
         self.tell_unsent();
-        self.empty_queue();
+        self.empty_queue(PATIENCE);
         self.expire(ctx);
     }
 }
@@ -380,7 +383,7 @@ impl Handler<Close> for JournalActor {
     type Result = bool;
 
     fn handle(&mut self, _: Close, _: &mut Self::Context) -> bool {
-        let all = self.empty_queue();
+        let all = self.empty_queue(Duration::ZERO);
         self.closed = true;
         // Closing brings the log home and takes its files away.
         let closed = self.store.take().is_none_or(Store::close);

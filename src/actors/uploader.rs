@@ -13,7 +13,7 @@ use slog::{Logger, error, warn};
 
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
 use crate::ftp::{Limit, Setup};
-use crate::pulse::{LookUps, Point, Sabotage, WorkerHandle};
+use crate::pulse::{Folder, LookUps, Point, Sabotage, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::worker::{self, Mailbox, Terms};
 
@@ -33,6 +33,8 @@ pub struct Slot {
     pub terms: Arc<Terms>,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// The route's remote folder.
+    pub folder: Folder,
     /// The route's rate limit.
     pub limit: Limit,
     /// The journal.
@@ -77,6 +79,7 @@ impl UploaderActor {
             timers: slot.terms.timers.clone(),
             detection: slot.terms.detection,
             look_ups: slot.look_ups.clone(),
+            folder: slot.folder.clone(),
             limit: slot.limit.clone(),
             journal: slot.journal.clone(),
             log: slot.log.clone(),

@@ -2,6 +2,8 @@
 //! right before RNFR; who else writes to that folder can still come between it and the RNTO, for
 //! FTP has no rename that refuses to replace.
 
+use std::sync::Arc;
+
 use suppaftp::Status;
 
 use super::publish::take_away;
@@ -101,6 +103,32 @@ impl Session {
             "the final name {name} exists on the server ({why}); take it away there, or this file \
              from the spool"
         )))
+    }
+
+    /// Takes a chain of renamed temps away whose file has the name of `standing`. First the journal
+    /// has all of it, that one last: as long as it says `publishing` of one that is absent and of
+    /// none that stands, the file would be taken for published.
+    pub(super) fn withdraw_chain(
+        &mut self,
+        old: &[Arc<Attempt>],
+        standing: &Arc<Attempt>,
+    ) -> Result<(), Trouble> {
+        let asked = |a: &&Arc<Attempt>| a.stage() == Stage::Publishing;
+        let chain: Vec<_> = old.iter().filter(asked).collect();
+        let others = chain.iter().filter(|a| !Arc::ptr_eq(a, standing));
+        for attempt in others.chain([&standing]) {
+            attempt.enter(Stage::Sending);
+            if let Err(trouble) = Trouble::unless_journalled(&self.setup.handle, attempt) {
+                chain.iter().for_each(|a| a.enter(Stage::Publishing));
+                return Err(trouble);
+            }
+        }
+        // Oldest first: a late rename leads from an older name to a newer one.
+        for attempt in chain {
+            take_away(self, &attempt.temp)?;
+            attempt.give_up();
+        }
+        Ok(())
     }
 
     /// Takes a sent temp away that is not to be published after all. First the journal has that:

@@ -11,8 +11,8 @@ use slog::info;
 
 use super::conflict::{Found, NUMBERS};
 use super::publish::{Landed, Placed, take_away};
-use super::{Session, Trouble, transfer};
-use crate::config::OnConflict;
+use super::{Session, Trouble, hash, transfer};
+use crate::config::{OnConflict, Verify};
 use crate::core::journey::{Remedy, Stage};
 use crate::core::naming;
 use crate::failpoint;
@@ -30,25 +30,31 @@ pub enum Settled {
 
 /// Resolves old attempts that stored under their final name. A part is taken away first, if the
 /// server lets us: what an old session still writes goes to a file without a name then.
-pub fn settle(session: &mut Session, old: &[Arc<Attempt>]) -> Result<Settled, Trouble> {
+/// `open` gives the source, if it still stands in that version.
+pub fn settle(
+    session: &mut Session,
+    old: &[Arc<Attempt>],
+    open: impl Fn(Stamp) -> Option<File>,
+) -> Result<Settled, Trouble> {
     let of = |remedy| move |a: &&Arc<Attempt>| a.stage().remedy() == remedy;
-    if session.made_folder {
-        // The remote folder itself was gone: that a file is not there proves nothing.
-        old.iter()
-            .filter(of(Remedy::AskSize))
-            .for_each(|a| a.enter(Stage::Storing));
-    }
     for attempt in old.iter().filter(of(Remedy::AskSize)) {
         let (Some(name), Some(source)) = (attempt.target(), attempt.source()) else {
             continue;
         };
         // One that is gone was taken by whoever it was for: sent again it could go round for ever.
         let found = session.look(&name)?;
-        if [Found::Absent, Found::There(Some(source.size))].contains(&found) {
+        let whole = match found {
+            Found::Absent => true,
+            Found::There(size) => {
+                size == Some(source.size) && is_proven(session, &name, source, &open)?
+            }
+        };
+        if whole {
             attempt.enter(Stage::Published);
             let source = Some(source);
             return Ok(Settled::Delivered(Landed { source, name }));
         }
+        attempt.enter(Stage::Storing);
     }
     let mut torn = None;
     for attempt in old.iter().filter(|a| a.is_torn()) {
@@ -67,6 +73,32 @@ pub fn settle(session: &mut Session, old: &[Arc<Attempt>]) -> Result<Settled, Tr
             "next" => "the file is stored over it");
     }
     Ok(Settled::Torn(torn))
+}
+
+/// Whether what stands there in the right size is right as far as the route asks.
+fn is_proven(
+    session: &mut Session,
+    name: &str,
+    source: Stamp,
+    open: impl Fn(Stamp) -> Option<File>,
+) -> Result<bool, Trouble> {
+    if session.setup.route.verify != Verify::Hash {
+        return Ok(true);
+    }
+    let Some(file) = open(source) else {
+        return Ok(false);
+    };
+    match hash::compare(session, &file, source, name) {
+        Ok(()) => Ok(true),
+        Err(trouble @ Trouble::Refused { code: 421, .. }) => Err(trouble),
+        Err(
+            Trouble::HashDiffers { .. }
+            | Trouble::NoHash(_)
+            | Trouble::Changed
+            | Trouble::Refused { .. },
+        ) => Ok(false),
+        Err(trouble) => Err(trouble),
+    }
 }
 
 impl Session {

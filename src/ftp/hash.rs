@@ -211,22 +211,12 @@ pub(super) fn verify(
     if !wanted && !resumed {
         return Ok(());
     }
-    let by = match session.hashing()? {
-        Ok(by) => by,
-        Err(features) if wanted => return Err(Trouble::NoHash(features)),
-        Err(_) => return Ok(()),
-    };
-    let sent = hash(&session.setup.handle, file, stamp, by.algorithm)?;
-    match session.ask_hash(by, &attempt.storing().0, &sent) {
-        Ok(Some(found)) if found == sent => Ok(()),
-        Ok(found) => {
+    match compare(session, file, stamp, &attempt.storing().0) {
+        Err(Trouble::NoHash(_)) if !wanted => Ok(()),
+        Err(trouble @ Trouble::HashDiffers { .. }) => {
             // Even if it cannot be taken away.
             attempt.spoilt();
-            Err(Trouble::HashDiffers {
-                by: by.name,
-                sent,
-                found: found.unwrap_or_else(|| "no such hash".into()),
-            })
+            Err(trouble)
         }
         Err(Trouble::Refused { code, text, .. }) if code != 421 && !wanted => {
             session.hash = None;
@@ -234,7 +224,26 @@ pub(super) fn verify(
                 "next" => "the sizes are equal; the resumed file is published");
             Ok(())
         }
-        Err(trouble) => Err(trouble),
+        compared => compared,
+    }
+}
+
+/// Compares that version of the source with what stands under `name`.
+pub(super) fn compare(
+    session: &mut Session,
+    file: &File,
+    stamp: Stamp,
+    name: &str,
+) -> Result<(), Trouble> {
+    let by = session.hashing()?.map_err(Trouble::NoHash)?;
+    let sent = hash(&session.setup.handle, file, stamp, by.algorithm)?;
+    match session.ask_hash(by, name, &sent)? {
+        Some(found) if found == sent => Ok(()),
+        found => Err(Trouble::HashDiffers {
+            by: by.name,
+            sent,
+            found: found.unwrap_or_else(|| "no such hash".into()),
+        }),
     }
 }
 

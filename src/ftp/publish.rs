@@ -51,7 +51,28 @@ pub enum Placed {
 
 impl Session {
     /// Gives the sent and verified temp its final name, or what the route says where that exists.
-    pub fn publish(&mut self, attempt: &Attempt, target: &str) -> Result<Placed, Trouble> {
+    /// Over the part of `torn` it is put without a question: that is our own.
+    pub fn publish(
+        &mut self,
+        attempt: &Attempt,
+        target: &str,
+        torn: Option<&Attempt>,
+    ) -> Result<Placed, Trouble> {
+        if let Some((torn, name)) = torn.and_then(|torn| Some((torn, torn.target()?))) {
+            attempt.aim_like(torn);
+            self.begin_publishing(attempt)?;
+            self.publish_as(attempt, &name)?;
+            return Ok(Placed::As(name));
+        }
+        let placed = self.publish_free(attempt, target);
+        if matches!(placed, Err(Trouble::Conflict(_))) && attempt.stage() == Stage::Publishing {
+            // No RNFR was sent: it may be given up.
+            attempt.note_refused();
+        }
+        placed
+    }
+
+    fn publish_free(&mut self, attempt: &Attempt, target: &str) -> Result<Placed, Trouble> {
         let on_conflict = self.setup.route.publishing.on_conflict;
         for number in 0..NUMBERS {
             let name = naming::numbered(target, number);
@@ -83,13 +104,15 @@ impl Session {
 
     /// From here on the temp's absence means that it was published.
     fn begin_publishing(&mut self, attempt: &Attempt) -> Result<(), Trouble> {
+        let before = attempt.stage();
         if !attempt.begin_publishing() {
             return Err(Trouble::Ended);
         }
         if let Err(trouble) = Trouble::unless_journalled(&self.setup.handle, attempt) {
             if trouble == Trouble::Unwritten {
-                // No RNFR was sent, and none is.
-                attempt.enter(Stage::Sending);
+                // No RNFR was sent, and none is. What has the file of an older attempt stays as it
+                // was: the journal may still know that one, and its name is absent.
+                attempt.enter(before);
             }
             return Err(trouble);
         }
@@ -239,13 +262,8 @@ pub fn resolve(
     if let Some(done) = published(old) {
         return Ok(Resolved::Delivered(landed(done, target)));
     }
-    if session.made_folder {
-        // The remote folder itself was gone: that a temp is not there proves no publication.
-        // Sent again at worst, never lost.
-        old.iter()
-            .filter(|a| a.stage().remedy() == Remedy::Ask)
-            .for_each(|a| a.enter(Stage::Sending));
-    }
+    // Whichever session made the remote folder anew.
+    old.iter().for_each(|attempt| attempt.turn_back());
     for attempt in old
         .iter()
         .filter(|a| a.stage().remedy() == Remedy::TakeAway)
@@ -266,7 +284,8 @@ pub fn resolve(
                 old.iter()
                     .filter(|a| a.stage().remedy() == Remedy::Ask)
                     .for_each(|a| a.enter(Stage::Opened));
-                return Ok(match session.publish(fresh, target)? {
+                let torn = old.iter().find(|a| a.is_torn());
+                return Ok(match session.publish(fresh, target, torn.map(|a| &**a))? {
                     Placed::As(name) => Resolved::Delivered(Landed {
                         source: fresh.source(),
                         name,
@@ -282,6 +301,14 @@ pub fn resolve(
                 }
                 resolved => *resolved = Resolved::Delivered(landed(attempt, target)),
             },
+            Next::Later
+                if session.setup.route.publishing.direct && session.stands(&attempt.temp) =>
+            {
+                // Such a server takes no RNTO at all, and nothing was published: the whole chain
+                // is in that one name. It is sent straight instead.
+                session.withdraw_chain(old, attempt)?;
+                return Ok(Resolved::Gone);
+            }
             Next::Later => return Ok(Resolved::Open),
         }
     }

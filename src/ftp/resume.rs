@@ -30,7 +30,12 @@ const IN_VAIN: u64 = 3;
 /// The version that is resumed rather than sent again: some attempt left a part of it, and nothing
 /// may have been published yet.
 pub fn resumable(old: &[Arc<Attempt>], version: Stamp, over: u64) -> Option<Stamp> {
-    let open = |a: &Arc<Attempt>| matches!(a.stage(), Stage::Publishing | Stage::Published);
+    let open = |a: &Arc<Attempt>| {
+        matches!(
+            a.stage(),
+            Stage::Publishing | Stage::Published | Stage::Marked | Stage::Stored
+        )
+    };
     let some = || old.iter().any(|a| a.holds_part_of(version));
     (version.size > over && !old.iter().any(open) && some()).then_some(version)
 }

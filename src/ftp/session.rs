@@ -19,7 +19,7 @@ use super::{Limit, Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
-use crate::pulse::{LookUps, WorkerHandle};
+use crate::pulse::{Folder, LookUps, WorkerHandle};
 use crate::spool::journal::{Change, Journal};
 use crate::sys::fence::{Which, Woken};
 
@@ -39,6 +39,8 @@ pub struct Setup {
     pub detection: Duration,
     /// Where look-ups that cannot end are counted.
     pub look_ups: LookUps,
+    /// The route's remote folder.
+    pub folder: Folder,
     /// The route's rate limit.
     pub limit: Limit,
     /// What has to stand in it before the server is told.
@@ -66,8 +68,6 @@ pub struct Session {
     pub(super) data_begun: Arc<AtomicBool>,
     /// Whether the connection is gone although the last step's trouble would spare it.
     pub(super) broken: bool,
-    /// Whether the remote folder had to be made: whatever was there before is gone.
-    pub(super) made_folder: bool,
     /// The remote folder as the server calls it; empty if it does not tell, none if not asked.
     pub(super) home: Option<String>,
 }
@@ -145,7 +145,6 @@ impl Session {
             plain_passive: false,
             data_begun,
             broken: false,
-            made_folder: false,
             home: None,
         })
     }
@@ -184,7 +183,6 @@ impl Session {
             }) => {
                 self.remade()?;
                 self.make_folders(&folder)?;
-                self.made_folder = true;
                 self.change_folder(&folder)
             }
             other => other,
@@ -198,7 +196,9 @@ impl Session {
             route: self.setup.route.name.as_str().into(),
         };
         let written = self.setup.handle.write(&self.setup.journal, change)?;
-        written.map_err(|_| Trouble::Unwritten)
+        written.map_err(|_| Trouble::Unwritten)?;
+        self.setup.folder.remake();
+        Ok(())
     }
 
     /// Goes to a folder.

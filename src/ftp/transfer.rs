@@ -21,7 +21,7 @@ use super::pace::Pace;
 use super::publish::take_away;
 use super::resume::from_the_start;
 use super::session::Setup;
-use super::verify::verify;
+use super::verify::{Compare, verify};
 use super::{Session, Trouble, dial};
 use crate::clock::{self, Mono};
 use crate::config::Verify;
@@ -59,6 +59,18 @@ pub fn send(
         // Before anything is sent in vain.
         session.hashing()?.map_err(Trouble::NoHash)?;
     }
+    put_whole(session, file, stamp, attempt, from, verify)
+}
+
+/// The same without a look at the hashes first, and with another comparison after it.
+pub(super) fn put_whole(
+    session: &mut Session,
+    file: &mut File,
+    stamp: Stamp,
+    attempt: &Attempt,
+    from: u64,
+    compare: Compare,
+) -> Result<u64, Trouble> {
     let (stream, from) = begin(session, attempt, from)?;
     failpoint::at("stor-accepted");
     if from > 0 {
@@ -71,7 +83,7 @@ pub fn send(
     let result = streamed.and_then(|()| {
         failpoint::at("stored");
         if attempt.stored() {
-            verify(session, file, stamp, attempt, from > 0)
+            compare(session, file, stamp, attempt, from > 0)
         } else {
             Err(Trouble::Ended)
         }
@@ -79,8 +91,8 @@ pub fn send(
     let (name, _) = attempt.storing();
     let large = stamp.size > session.setup.route.resume_over;
     let clear = match &result {
-        // It stands under its final name: whether it is taken away is decided by who comes next.
-        _ if whole && attempt.is_torn() => false,
+        // It stands under its final name, and may be right: that is decided by who comes next.
+        _ if whole && attempt.stage() == Stage::Stored => false,
         // What has come of a large file may be of use: only the transfer was broken off.
         Err(Trouble::Refused { code: 421, .. }) => false,
         Err(Trouble::Refused { code, .. }) => !large || *code >= 500 || *code == 452,

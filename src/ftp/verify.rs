@@ -5,11 +5,15 @@ use std::fs::File;
 
 use slog::warn;
 
+use super::conflict::Found;
 use super::{Session, Trouble, hash};
 use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
+
+/// What compares a sent file; the last argument tells whether it was resumed.
+pub(super) type Compare = fn(&mut Session, &File, Stamp, &Attempt, bool) -> Result<(), Trouble>;
 
 /// Compares the version that was sent with what stands under the name of the attempt's STOR.
 pub(super) fn verify(
@@ -28,8 +32,18 @@ pub(super) fn verify(
             attempt.enter(Stage::Storing);
             verified
         }
-        // Whoever it is for was faster than our question: its 226 has been read.
-        Err(Trouble::Refused { code: 550, .. }) if attempt.is_torn() => Ok(()),
+        Err(Trouble::Refused {
+            code: code @ 500..=599,
+            ..
+        }) if attempt.is_torn() => match session.look(&name)? {
+            // Whoever it is for was faster than our question: its 226 has been read.
+            Found::Absent if code == 550 => Ok(()),
+            // It is there, and what was asked for is not told.
+            _ => {
+                attempt.enter(Stage::Storing);
+                verified
+            }
+        },
         verified => verified,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::claims::{Claim, Claims};
+use super::folder::Folder;
 use super::{Stop, WorkerHandle};
 use crate::core::journey::Stage;
 use crate::failpoint;
@@ -27,6 +28,9 @@ pub struct Attempt {
     in_vain: AtomicU64,
     aim: Mutex<Option<Aim>>,
     claims: Option<(Claims, String)>,
+    /// Where its names are, and how often that had been made anew when it began.
+    folder: Folder,
+    made: AtomicU64,
     /// It stores straight under its final name.
     direct: bool,
     journal: Journal,
@@ -59,10 +63,20 @@ impl Attempt {
             in_vain: AtomicU64::new(0),
             aim: Mutex::new(None),
             claims: None,
+            folder: Folder::default(),
+            made: AtomicU64::new(0),
             direct: false,
             journal,
             of,
         }
+    }
+
+    /// One whose names are in that folder.
+    #[must_use]
+    pub fn within(mut self, folder: Folder) -> Self {
+        self.made = AtomicU64::new(folder.made());
+        self.folder = folder;
+        self
     }
 
     /// One that stores straight under the final name that it aims at.
@@ -108,14 +122,19 @@ impl Attempt {
         self
     }
 
-    /// One that the journal knows from an earlier life; of its own claims it has none yet.
+    /// One that the journal knows from an earlier life; of its own claims it has none yet. Of one
+    /// whose names were elsewhere nothing can be told by asking in `folder`.
     pub fn known(
         known: KnownAttempt,
         of: Key,
         journal: Journal,
         claims: Option<(Claims, String)>,
+        folder: &Folder,
     ) -> Self {
-        let mut attempt = Self::new(known.temp, of, journal);
+        let elsewhere = known.place.filter(|place| place != folder.place());
+        let lowered = elsewhere.is_some();
+        let folder = elsewhere.map_or_else(|| folder.clone(), |place| Folder::at(&place));
+        let mut attempt = Self::new(known.temp, of, journal).within(folder);
         attempt.claims = claims;
         if let Some(name) = known.target
             && !attempt.aim(&name)
@@ -127,6 +146,14 @@ impl Attempt {
         attempt.stage.store(known.stage as u8, SeqCst);
         if let Some(stamp) = known.sent {
             attempt.note_source(stamp);
+        }
+        if lowered {
+            match attempt.stage() {
+                Stage::Publishing => attempt.enter(Stage::Sending),
+                // What stands under its name here is not its part.
+                Stage::Storing | Stage::Stored => attempt.enter(Stage::Opened),
+                Stage::Opened | Stage::Sending | Stage::Published | Stage::Marked => {}
+            }
         }
         attempt
     }
@@ -185,6 +212,7 @@ impl Attempt {
             stage: self.stage(),
             sent: self.source(),
             target: self.target(),
+            place: Some(Arc::clone(self.folder.place())).filter(|place| !place.is_empty()),
         }
     }
 
@@ -326,12 +354,28 @@ impl Attempt {
     /// has to stand there before the next step is waited for by [`Self::journalled`].
     pub fn enter(&self, stage: Stage) {
         let before = Stage::from_u8(self.stage.swap(stage as u8, SeqCst) & !CLOSED);
+        if before == Stage::Opened {
+            self.made.store(self.folder.made(), SeqCst);
+        }
         if stage == Stage::Opened && !self.direct {
             // Nothing of it can come to stand under that name any more.
             *self.aim.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
         if stage < before || matches!(stage, Stage::Published | Stage::Marked) {
             self.note();
+        }
+    }
+
+    /// Where its folder was made anew since it began, its names are gone with the old one: their
+    /// absence proves nothing. Sent again at worst, never lost.
+    pub fn turn_back(&self) {
+        if self.made.load(SeqCst) == self.folder.made() {
+            return;
+        }
+        match self.stage() {
+            Stage::Publishing => self.enter(Stage::Sending),
+            Stage::Stored => self.enter(Stage::Storing),
+            _ => {}
         }
     }
 
@@ -409,12 +453,49 @@ mod tests {
                 stage: Stage::Storing,
                 sent: None,
                 target: Some("f-1".into()),
+                place: None,
             };
             let of = attempt().of;
-            Attempt::known(known, of, Journal::none(), claims.clone())
+            let folder = Folder::default();
+            Attempt::known(known, of, Journal::none(), claims.clone(), &folder)
         };
         let both = [known(), known()];
         assert!(both.iter().all(|a| a.target().as_deref() == Some("f-1")));
+    }
+
+    #[test]
+    fn an_absent_name_proves_nothing_elsewhere_or_in_a_folder_that_was_made_since() {
+        let there = Folder::at("there");
+        let known = |stage, place: &str| {
+            let known = KnownAttempt {
+                temp: "t".into(),
+                stage,
+                sent: None,
+                target: Some("f".into()),
+                place: Some(place.into()),
+            };
+            Attempt::known(known, attempt().of, Journal::none(), None, &there)
+        };
+        for (stage, elsewhere, made_since) in [
+            (Stage::Sending, Stage::Sending, Stage::Sending),
+            (Stage::Publishing, Stage::Sending, Stage::Sending),
+            (Stage::Published, Stage::Published, Stage::Published),
+            (Stage::Storing, Stage::Opened, Stage::Storing),
+            (Stage::Stored, Stage::Opened, Stage::Storing),
+        ] {
+            assert_eq!(known(stage, "here").stage(), elsewhere);
+            let same = known(stage, "there");
+            same.turn_back();
+            assert_eq!(same.stage(), stage);
+            there.remake();
+            same.turn_back();
+            assert_eq!(same.stage(), made_since);
+        }
+        let late = attempt().within(there.clone());
+        there.remake();
+        late.enter(Stage::Publishing);
+        late.turn_back();
+        assert_eq!(late.stage(), Stage::Publishing, "it began in the new one");
     }
 
     #[test]

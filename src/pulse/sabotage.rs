@@ -43,6 +43,8 @@ pub struct Sabotage {
     /// The route whose parts hold this copy, where they belong to one.
     #[cfg(feature = "lab")]
     route: Option<Arc<str>>,
+    #[cfg(feature = "lab")]
+    no_journal: bool,
 }
 
 #[cfg(feature = "lab")]
@@ -77,6 +79,14 @@ impl Sabotage {
         }
     }
 
+    /// Whether the service runs without its journal: what that costs can only be measured so.
+    pub fn forgoes_journal(&self) -> bool {
+        #[cfg(feature = "lab")]
+        return self.no_journal;
+        #[cfg(not(feature = "lab"))]
+        false
+    }
+
     /// A part passes a point.
     #[inline]
     pub fn at(&self, point: Point) {
@@ -102,6 +112,14 @@ impl Sabotage {
 
 #[cfg(feature = "lab")]
 impl Sabotage {
+    /// One whose service has no journal.
+    pub fn without_journal() -> Self {
+        Self {
+            no_journal: true,
+            ..Self::default()
+        }
+    }
+
     /// The next `times` that `point` is passed, `deed` happens on the passing thread.
     pub fn arm(&self, point: Point, times: usize, deed: impl Fn() + Send + Sync + 'static) {
         self.order(point, None, times, Arc::new(move |_| deed()));

@@ -38,6 +38,8 @@ pub enum Change {
         sent: Option<Stamp>,
         /// The final name that it aims at, where that was chosen; below the remote folder.
         target: Option<String>,
+        /// Where that folder is.
+        place: Option<Arc<str>>,
     },
     /// A file failed and waits. In a new version it begins anew.
     Waiting {
@@ -125,6 +127,19 @@ pub struct KnownAttempt {
     pub sent: Option<Stamp>,
     /// The final name that it aimed at, where that was chosen.
     pub target: Option<String>,
+    /// Where its remote folder is; none from a version that did not note it.
+    pub place: Option<Arc<str>>,
+}
+
+/// An attempt that may have been published is told by its name, which is absent then. But where a
+/// newer one is not published for sure, its end was not noted (the journal could not be written):
+/// the newer one may have its file, and its absence proves nothing.
+pub fn lower_outlived(attempts: &mut [KnownAttempt]) {
+    let newest = attempts.iter().rposition(|a| a.stage == Stage::Sending);
+    let outlived = attempts.iter_mut().take(newest.unwrap_or(0));
+    for attempt in outlived.filter(|a| a.stage == Stage::Publishing) {
+        attempt.stage = Stage::Sending;
+    }
 }
 
 /// A file that was not finished when the journal was read.
@@ -142,4 +157,36 @@ pub struct Unfinished {
     pub delivered: Option<Stamp>,
     /// Attempts without a clear result, oldest first.
     pub attempts: Vec<KnownAttempt>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_a_newer_one_outlived_proves_nothing() {
+        use Stage::{Opened, Publishing, Sending};
+        for (known, lowered) in [
+            (vec![Publishing, Sending], vec![Sending, Sending]),
+            (vec![Sending, Publishing], vec![Sending, Publishing]),
+            (
+                vec![Publishing, Sending, Publishing],
+                vec![Sending, Sending, Publishing],
+            ),
+            (vec![Publishing, Publishing], vec![Publishing, Publishing]),
+            (vec![Opened], vec![Opened]),
+            (vec![], vec![]),
+        ] {
+            let attempt = |stage| KnownAttempt {
+                temp: "t".into(),
+                stage,
+                sent: None,
+                target: None,
+                place: None,
+            };
+            let mut attempts: Vec<_> = known.into_iter().map(attempt).collect();
+            lower_outlived(&mut attempts);
+            assert!(attempts.iter().map(|a| a.stage).eq(lowered));
+        }
+    }
 }

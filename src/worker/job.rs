@@ -330,30 +330,34 @@ fn publish(
                 return Ok(End::Delivered(landed, 0));
             }
             Resolved::Skipped(source) => return Ok(End::Skipped(source)),
+            // It was asked about another version, and tells of that one for good.
+            Resolved::Gone if upload.attempt.source().is_some_and(|s| s != upload.settled) => {
+                return Err(Trouble::InDoubt);
+            }
             Resolved::Open => return Err(Trouble::InDoubt),
             Resolved::Gone => {}
         }
     }
-    let mut torn = None;
-    if upload.doubts.iter().any(|a| a.is_torn()) {
-        match ftp::settle(ensure(setup, session)?, &upload.doubts)? {
-            Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
-            Settled::Torn(attempt) => torn = attempt,
-        }
-    }
+    let torn = match super::direct::settle(setup, session, upload)? {
+        Settled::Delivered(landed) => return Ok(End::Delivered(landed, 0)),
+        Settled::Torn(attempt) => attempt,
+    };
     if setup.route.publishing.direct {
         return super::direct::deliver(setup, session, upload, torn);
     }
     // The source is opened before a session is: what is not there needs none.
     let opened = open_source(setup, upload);
-    if keep.is_some() && matches!(opened, Err(Trouble::Changed | Trouble::Vanished)) {
-        ftp::leave_all(ensure(setup, session)?, &upload.doubts)?;
+    if matches!(opened, Err(Trouble::Changed | Trouble::Vanished)) {
+        if keep.is_some() {
+            ftp::leave_all(ensure(setup, session)?, &upload.doubts)?;
+        }
+        super::direct::leave_parts(setup, &upload.doubts);
     }
     let (mut file, stamp) = opened?;
     let session = ensure(setup, session)?;
     session.may_be_marked(target)?;
     upload.attempt.note_source(stamp);
-    if session.skips_at_once(target, stamp.size)? {
+    if torn.is_none() && session.skips_at_once(target, stamp.size)? {
         return Ok(End::Skipped(Some(stamp)));
     }
     let from = match keep {
@@ -361,8 +365,7 @@ fn publish(
         None => 0,
     };
     let sent = ftp::send(session, &mut file, stamp, &upload.attempt, from)?;
-    let still = still_there(setup, upload, stamp);
-    if let Err(trouble) = still {
+    if let Err(trouble) = still_there(setup, upload, stamp) {
         // Never published: what was sent is not what stands in the spool any more.
         if ftp::take_away(session, &upload.attempt.temp)? {
             upload.attempt.enter(Stage::Opened);
@@ -370,15 +373,10 @@ fn publish(
         return Err(trouble);
     }
     failpoint::at("verified");
-    Ok(match session.publish(&upload.attempt, target)? {
-        Placed::As(name) => End::Delivered(
-            Landed {
-                source: Some(stamp),
-                name,
-            },
-            sent,
-        ),
-        Placed::Skipped => End::Skipped(Some(stamp)),
+    let (source, torn) = (Some(stamp), torn.as_deref());
+    Ok(match session.publish(&upload.attempt, target, torn)? {
+        Placed::As(name) => End::Delivered(Landed { source, name }, sent),
+        Placed::Skipped => End::Skipped(source),
     })
 }
 

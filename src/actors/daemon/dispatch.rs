@@ -89,6 +89,7 @@ impl DaemonActor {
             };
             let claims = self.claims_of(route);
             let config = Arc::clone(&self.routes[route].config);
+            let folder = self.routes[route].folder.clone();
             let Some(facts) = self.routes[route].backlog.facts(&path) else {
                 continue;
             };
@@ -98,7 +99,7 @@ impl DaemonActor {
             }
             let temps = &config.publishing.temps;
             let temp = temps.temp(&path, &self.agent, &token::new());
-            let attempt = Attempt::new(temp, of, self.record.journal.clone());
+            let attempt = Attempt::new(temp, of, self.record.journal.clone()).within(folder);
             let attempt = if config.publishing.direct {
                 attempt.directly()
             } else {
@@ -132,8 +133,8 @@ impl DaemonActor {
     pub(super) fn claims_of(&self, route: usize) -> Option<(Claims, String)> {
         let config = &self.routes[route].config;
         let chooses = config.publishing.on_conflict == OnConflict::Rename;
-        let (server, folder) = (config.server.key(), &config.server.folder);
-        chooses.then(|| (self.claims.clone(), format!("{server}/{folder}")))
+        let place = self.routes[route].folder.place();
+        chooses.then(|| (self.claims.clone(), place.to_string()))
     }
 
     /// Gives a slot the old temp names that are due; true if there were any.
@@ -173,11 +174,13 @@ impl DaemonActor {
     /// first, or the old session could write beside the new one for as long as it is held.
     fn waits_for_release(&mut self, route: usize, path: &str) -> bool {
         let target = self.routes[route].target(path);
-        let over = self.routes[route].config.resume_over;
-        let resumed = self.routes[route]
-            .backlog
-            .facts(path)
-            .is_some_and(|f| ftp::resumable(&f.doubts, f.stamp, over).is_some());
+        let config = &self.routes[route].config;
+        let (over, direct) = (config.resume_over, config.publishing.direct);
+        let resumed = !direct
+            && self.routes[route]
+                .backlog
+                .facts(path)
+                .is_some_and(|f| ftp::resumable(&f.doubts, f.stamp, over).is_some());
         if !resumed || !self.stranded.values().any(|held| *held == target) {
             return false;
         }

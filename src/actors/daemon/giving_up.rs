@@ -114,6 +114,10 @@ impl DaemonActor {
         if facts.delivered.is_some() || !facts.doubts.iter().all(|a| a.may_be_abandoned()) {
             return false;
         }
+        self.sweep_parts(route, path);
+        let Some(facts) = self.routes[route].backlog.facts(path) else {
+            return false;
+        };
         // From here on no late worker can come to publish it.
         facts.doubts.retain(|attempt| !attempt.abandon());
         if !facts.doubts.is_empty() {

@@ -13,11 +13,12 @@ use super::route::{FailedBefore, FileFacts};
 use super::slots::RunningKind;
 use crate::actors::journal::Journaled;
 use crate::clock::{self, Mono};
+use crate::core::journey::Stage;
 use crate::failpoint;
 use crate::log::escape;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
-use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished};
+use crate::spool::journal::{Change, Done, Failing, Journal, Key, Unfinished, lower_outlived};
 
 /// How often a journal that cannot be written is tried again.
 const AGAIN: Mono = Mono::from_secs(1);
@@ -145,8 +146,21 @@ impl DaemonActor {
             name: awaited.name.clone(),
         };
         let under_way = self.record.journal.put(change, Done::Daemon(token));
+        if !self.record.journal.is_kept() {
+            return self.delivery_stands(token);
+        }
         if let Some(awaited) = self.record.awaited.get_mut(&token) {
             awaited.under_way = under_way.then(clock::mono);
+        }
+    }
+
+    fn delivery_stands(&mut self, token: u64) {
+        if let Some(Awaited {
+            route, path, sent, ..
+        }) = self.record.awaited.remove(&token)
+        {
+            failpoint::at("delivery-stands");
+            self.finish(route, &path, sent);
         }
     }
 
@@ -162,13 +176,7 @@ impl DaemonActor {
                 }
                 for token in journaled.tokens {
                     self.incident_saved(token);
-                    if let Some(Awaited {
-                        route, path, sent, ..
-                    }) = self.record.awaited.remove(&token)
-                    {
-                        failpoint::at("delivery-stands");
-                        self.finish(route, &path, sent);
-                    }
+                    self.delivery_stands(token);
                 }
             }
             Some(error) => {
@@ -251,7 +259,7 @@ impl DaemonActor {
     pub(super) fn remember(&mut self, unfinished: Vec<Unfinished>) {
         let now = clock::mono();
         let (mut doubts, mut sources) = (0, 0);
-        for file in unfinished {
+        for mut file in unfinished {
             let Unfinished { of, .. } = &file;
             let Some(route) = self.route_index(&of.route) else {
                 warn!(self.log, "the journal knows a file of no route";
@@ -260,14 +268,17 @@ impl DaemonActor {
                 continue;
             };
             let of = of.clone();
+            lower_outlived(&mut file.attempts);
             let attempts: Vec<_> = file
                 .attempts
                 .into_iter()
                 .map(|known| {
                     let journal = self.record.journal.clone();
                     let claims = self.claims_of(route);
-                    Arc::new(Attempt::known(known, of.clone(), journal, claims))
+                    let folder = &self.routes[route].folder;
+                    Arc::new(Attempt::known(known, of.clone(), journal, claims, folder))
                 })
+                .filter(|attempt| attempt.stage() != Stage::Opened)
                 .collect();
             let stamp = file
                 .delivered

@@ -12,7 +12,7 @@ use actix::prelude::SendError;
 use actix::{Addr, AsyncContext, Handler, Message, Recipient};
 use slog::{info, warn};
 
-use super::route::{FailedBefore, RouteState};
+use super::route::{self, FailedBefore, RouteState};
 use super::slots::Stay;
 use super::{DaemonActor, Unsent};
 use crate::actors::collector::{Change, Changed, Step, Took};
@@ -290,7 +290,8 @@ impl DaemonActor {
         }
         let terms = terms(&self.config, &desired);
         let state = &mut self.routes[index];
-        state.elsewhere |= change::goes_elsewhere(&state.config, &desired);
+        state.folder = route::folder(&desired);
+        state.limit.set(desired.rate_limit);
         (state.terms, state.config) = (terms, desired);
         state.life = Life::Recalls { again: Mono::ZERO };
         self.metrics.add_route(&self.routes[index].config.name);

@@ -123,6 +123,12 @@ impl DaemonActor {
         }
     }
 
+    /// A file is done with: what is left of it on the server is taken away.
+    pub(super) fn sweep_parts(&mut self, route: usize, path: &str) {
+        let due = Due::At(clock::mono() + self.config.quarantine.hold);
+        self.routes[route].sweep_parts(path, due);
+    }
+
     fn delivered(
         &mut self,
         route: usize,
@@ -142,6 +148,7 @@ impl DaemonActor {
             .upload_duration(&name)
             .observe(took.as_secs_f64());
         self.metrics.set_last_success(&name, clock::unix());
+        self.sweep_parts(route, path);
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
         };
@@ -176,6 +183,7 @@ impl DaemonActor {
             let due = Due::At(now + self.config.quarantine.hold);
             self.routes[route].sweep_later(attempt.temp.clone(), None, due);
         }
+        self.sweep_parts(route, path);
         let Some(facts) = self.routes[route].backlog.facts(path) else {
             return;
         };

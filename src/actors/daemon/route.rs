@@ -12,9 +12,10 @@ use super::reload::{self, Life};
 use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
 use crate::core::backlog::{Backlog, Place};
+use crate::core::journey::Stage;
 use crate::ftp::Limit;
 use crate::log::escape;
-use crate::pulse::{Attempt, LookUps};
+use crate::pulse::{Attempt, Folder, LookUps};
 use crate::report::RouteStatus;
 use crate::spool::Stamp;
 use crate::spool::journal::Failing;
@@ -66,6 +67,11 @@ struct OldTemp {
     due: Due,
 }
 
+/// Where a route's files go.
+pub fn folder(route: &Route) -> Folder {
+    Folder::at(&format!("{}/{}", route.server.key(), route.server.folder))
+}
+
 /// One route.
 pub struct RouteState {
     pub config: Arc<Route>,
@@ -77,8 +83,8 @@ pub struct RouteState {
     pub renewing: u32,
     /// Its slots may not be those that it is to have.
     pub refit: bool,
-    /// Its files go to another place than in its life before.
-    pub elsewhere: bool,
+    /// Where its files go.
+    pub folder: Folder,
     /// The settings of its jobs.
     pub terms: Arc<Terms>,
     /// Its destination's place among the daemon's.
@@ -125,7 +131,7 @@ impl RouteState {
             life: Life::Live,
             renewing: 0,
             refit: false,
-            elsewhere: false,
+            folder: folder(&config),
             terms: reload::terms(of, &config),
             config,
             destination: 0,
@@ -239,6 +245,20 @@ impl RouteState {
             self.sweeps.remove(0);
         }
         self.sweeps.push(OldTemp { name, path, due });
+    }
+
+    /// A file is done with: parts of it that were to be resumed, or were left by an earlier life,
+    /// are swept.
+    pub fn sweep_parts(&mut self, path: &str, due: Due) {
+        let facts = self.backlog.facts(path);
+        let doubts = facts.map(|facts| facts.doubts.as_slice());
+        let parts = doubts.unwrap_or_default().iter();
+        let parts = parts.filter(|a| a.stage() == Stage::Sending);
+        for name in parts.map(|a| a.temp.clone()).collect::<Vec<_>>() {
+            if self.sweeps.iter().all(|temp| temp.name != name) {
+                self.sweep_later(name, None, due);
+            }
+        }
     }
 
     /// The pair of this incident was released: its temp names are due at `at`.

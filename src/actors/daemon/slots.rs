@@ -244,6 +244,7 @@ impl DaemonActor {
             log: self.log.new(o!("route" => name.clone(), "slot" => number)),
             terms: Arc::clone(&self.routes[route].terms),
             look_ups: self.routes[route].look_ups.clone(),
+            folder: self.routes[route].folder.clone(),
             limit: self.routes[route].limit.clone(),
             journal: self.record.journal.clone(),
             sabotage: self.sabotage.of_route(&name),

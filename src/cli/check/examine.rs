@@ -277,7 +277,7 @@ fn fly(
         sent.map_err(named("upload"))?;
         tell.fine("upload", format!("{} bytes sent and verified", stamp.size));
         session
-            .publish(&attempt, &traces.name)
+            .publish(&attempt, &traces.name, None)
             .map_err(named("rename"))?
     };
     if let ftp::Placed::As(name) = placed {

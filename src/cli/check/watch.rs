@@ -17,7 +17,7 @@ use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
 use crate::ftp::{Limit, Setup, Trouble};
-use crate::pulse::{LookUps, WorkerHandle};
+use crate::pulse::{Folder, LookUps, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::sys::fence::Pair;
 
@@ -95,6 +95,7 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
         timers,
         detection: heartbeat.interval * (heartbeat.misses + 2),
         look_ups: LookUps::default(),
+        folder: Folder::default(),
         limit: Limit::default(),
         journal: Journal::none(),
         log: Logger::root(Discard, o!()),

@@ -5,9 +5,12 @@
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock, Weak};
 
+use std::time::Duration;
+
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use super::Change;
+use crate::clock;
 
 /// Changes that may wait: several for each slot and file that can be under way at once. A full
 /// queue is a journal that does not keep up: who must wait is refused, who need not is too.
@@ -166,6 +169,24 @@ impl Drawer {
         self.queue.try_iter().take(BATCH).collect()
     }
 
+    /// The same; what nobody waits on his feet for is held back for so long, to be written
+    /// together with what somebody does: each transaction is one wait for the disk.
+    pub fn gather(&self, patience: Duration) -> Vec<Entry> {
+        let mut batch = self.draw();
+        let until = clock::mono() + patience;
+        let urgent = |entry: &Entry| matches!(entry.done, Done::Ticket(_));
+        while (1..BATCH).contains(&batch.len()) && !batch.iter().any(urgent) {
+            let left = until.saturating_sub(clock::mono());
+            match self.queue.recv_timeout(left) {
+                Ok(entry) => batch.push(entry),
+                Err(_) => break,
+            }
+        }
+        let room = BATCH.saturating_sub(batch.len());
+        batch.extend(self.queue.try_iter().take(room));
+        batch
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
@@ -193,6 +214,26 @@ mod tests {
         }
         assert_eq!(ticket.result(), Some(false));
         assert!(drawer.draw().is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_goes_with_what_somebody_does() {
+        let (journal, drawer) = journal();
+        assert!(drawer.gather(Duration::from_secs(60)).is_empty());
+        assert!(journal.put(Change::Probe, Done::Daemon(1)));
+        assert_eq!(drawer.gather(Duration::ZERO).len(), 1);
+        assert!(journal.put(Change::Probe, Done::Nobody));
+        let late = journal.clone();
+        let put = std::thread::spawn(move || {
+            late.put(Change::Probe, Done::Daemon(2));
+            late.put(Change::Probe, Done::Ticket(Ticket::new(|| {})));
+        });
+        let batch = drawer.gather(Duration::from_secs(600));
+        assert!(matches!(
+            batch.iter().map(|entry| &entry.done).collect::<Vec<_>>()[..],
+            [Done::Nobody, Done::Daemon(2), Done::Ticket(_)]
+        ));
+        put.join().unwrap();
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod sharing;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
@@ -70,6 +71,7 @@ const MIGRATIONS: &[&str] = &[
     history::SCHEMA,
     kept::SCHEMA,
     attempts::SCHEMA,
+    attempts::PLACE,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -245,7 +247,8 @@ impl Store {
     pub fn unfinished(&self) -> Result<Vec<Unfinished>, rusqlite::Error> {
         let mut attempts: HashMap<i64, Vec<KnownAttempt>> = HashMap::new();
         let mut query = self.connection.prepare(
-            "SELECT file, temp, stage, dev, ino, size, mtime_ns, target FROM attempt ORDER BY id",
+            "SELECT file, temp, stage, dev, ino, size, mtime_ns, target, place FROM attempt
+             ORDER BY id",
         )?;
         let rows = query.query_map([], |row| {
             let attempt = KnownAttempt {
@@ -253,6 +256,7 @@ impl Store {
                 stage: Stage::from_u8(row.get(2)?),
                 sent: stamp(row, 3)?,
                 target: row.get(7)?,
+                place: row.get::<_, Option<String>>(8)?.map(Arc::from),
             };
             Ok((row.get(0)?, attempt))
         })?;
@@ -360,6 +364,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
             stage,
             sent,
             target,
+            place,
         } => {
             let file = made_file_of(t, of)?;
             let (dev, ino, size, mtime) = columns(*sent);
@@ -370,7 +375,8 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
                  AND (dev, ino, size, mtime_ns) IS NOT (?2, ?3, ?4, ?5)",
             )?
             .execute(params![file, dev, ino, size, mtime])?;
-            attempts::write(t, file, (temp, *stage), *sent, target.as_deref())?;
+            let names = (target.as_deref(), place.as_deref());
+            attempts::write(t, file, (temp, *stage), *sent, names)?;
         }
         Change::Waiting {
             of,

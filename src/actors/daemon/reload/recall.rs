@@ -11,8 +11,7 @@ use crate::actors::daemon::DaemonActor;
 use crate::actors::journal::{Recall, Recalled};
 use crate::clock::Mono;
 use crate::config::Route;
-use crate::core::journey::Stage;
-use crate::spool::journal::{Change as Known, KeptRows, Unfinished, why_no_resend};
+use crate::spool::journal::{KeptRows, why_no_resend};
 
 impl DaemonActor {
     pub(super) fn recall(&mut self, index: usize, again: Mono, now: Mono, this: &Addr<Self>) {
@@ -40,7 +39,7 @@ impl DaemonActor {
     fn recalled(&mut self, recalled: Recalled) {
         let Recalled {
             route,
-            mut unfinished,
+            unfinished,
             kept,
             lost,
             path,
@@ -51,15 +50,7 @@ impl DaemonActor {
         if !matches!(self.routes[index].life, Life::Recalls { .. }) {
             return;
         }
-        if self.routes[index].elsewhere {
-            // Temp names at the old place prove nothing at the new one.
-            self.note(Known::Remade {
-                route: Arc::clone(&route),
-            });
-            lower(&mut unfinished);
-        }
         let state = &mut self.routes[index];
-        state.elsewhere = false;
         // Also where it was lost while the service ran: what ran on knew its files by itself.
         state.keep_from_sending(lost.map(|place| why_no_resend(&place)).as_ref());
         state.life = Life::Opens;
@@ -76,14 +67,6 @@ impl DaemonActor {
         };
         self.change(route, Step::Open(Box::new(spool)));
         self.send_changes();
-    }
-}
-
-/// Attempts that may have been published elsewhere: here they were not.
-fn lower(unfinished: &mut [Unfinished]) {
-    let attempts = unfinished.iter_mut().flat_map(|file| &mut file.attempts);
-    for attempt in attempts.filter(|a| a.stage == Stage::Publishing) {
-        attempt.stage = Stage::Sending;
     }
 }
 

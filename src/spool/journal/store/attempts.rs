@@ -12,24 +12,29 @@ pub const SCHEMA: &str = "
     ALTER TABLE delivery ADD COLUMN name TEXT;
 ";
 
+/// What it needs for attempts whose route goes to another place meanwhile.
+pub const PLACE: &str = "ALTER TABLE attempt ADD COLUMN place TEXT;";
+
 /// Writes one, by its temp name and stage.
 pub fn write(
     t: &Transaction<'_>,
     file: i64,
     (temp, stage): (&str, Stage),
     sent: Option<Stamp>,
-    target: Option<&str>,
+    (target, place): (Option<&str>, Option<&str>),
 ) -> Result<(), rusqlite::Error> {
     let ((dev, ino, size, mtime), stage) = (columns(sent), stage as u8);
     t.prepare_cached(
-        "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns, target)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO attempt (file, temp, stage, dev, ino, size, mtime_ns, target, place)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
          ON CONFLICT (file, temp) DO UPDATE SET stage = ?3,
              dev = coalesce(?4, dev), ino = coalesce(?5, ino),
              size = coalesce(?6, size), mtime_ns = coalesce(?7, mtime_ns),
-             target = coalesce(?8, target)",
+             target = coalesce(?8, target), place = coalesce(?9, place)",
     )?
-    .execute(params![file, temp, stage, dev, ino, size, mtime, target])?;
+    .execute(params![
+        file, temp, stage, dev, ino, size, mtime, target, place
+    ])?;
     Ok(())
 }
 

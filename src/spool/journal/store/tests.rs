@@ -39,6 +39,7 @@ fn change() -> impl Strategy<Value = Change> {
                 stage: Stage::from_u8(stage),
                 sent,
                 target: (target > 0).then(|| format!("n{target}")),
+                place: (target > 1).then(|| format!("d{target}").into()),
             }
         }),
         (of(), 1u32..9).prop_map(|(of, failures)| Change::Waiting {
@@ -114,6 +115,7 @@ impl Model {
                 stage,
                 sent,
                 target,
+                place,
             } => {
                 let file = self.file(of);
                 if sent.is_some() && file.delivered != *sent {
@@ -125,12 +127,14 @@ impl Model {
                         known.stage = *stage;
                         known.sent = sent.or(known.sent);
                         known.target = target.clone().or(known.target.take());
+                        known.place = place.clone().or(known.place.take());
                     }
                     None => attempts.push(KnownAttempt {
                         temp: temp.clone(),
                         stage: *stage,
                         sent: *sent,
                         target: target.clone(),
+                        place: place.clone(),
                     }),
                 }
             }
@@ -305,6 +309,7 @@ fn what_is_over_its_time_is_dropped_and_what_is_not_finished_stays() {
         stage: Stage::Sending,
         sent: None,
         target: None,
+        place: None,
     };
     let incident = |id: u64| Change::Incident {
         id,
