@@ -8,6 +8,7 @@ mod failing;
 mod history;
 mod kept;
 mod lost;
+mod sharing;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,8 @@ pub struct Store {
     path: PathBuf,
     /// Device and inode.
     file: Option<(u64, u64)>,
+    /// Nobody else can read it.
+    alone: bool,
 }
 
 /// A journal and what became of an unreadable one in its place.
@@ -128,15 +131,6 @@ impl Store {
         })
     }
 
-    /// On a full volume without the memory that connections share, it goes without: it is ours
-    /// alone then, and a start has nothing to write.
-    fn try_open(path: &Path) -> Result<Self, Bad> {
-        match Self::open_as(path, "normal") {
-            Err(Bad::FullForSharing(_)) => Self::open_as(path, "exclusive"),
-            opened => opened,
-        }
-    }
-
     fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "locking_mode", locking)?;
@@ -167,6 +161,7 @@ impl Store {
             connection,
             path: path.to_owned(),
             file: lost::file_at(path),
+            alone: false,
         };
         store.migrate(version, path)?;
         Ok(store)
