@@ -248,11 +248,13 @@ fn a_file_the_daemon_forgets_is_offered_again_after_a_rest() {
     old(&route.spool.join("a"), "x");
     let mut rig = Rig::new(route);
     rig.want(1_000_000);
+    let mut begun = now();
     for _ in 0..3 {
         assert_eq!(rig.paths(1), ["a"]);
+        // Before it is forgotten: the rest is at least as long, however late this thread goes on.
+        begun = now();
         rig.forget("a");
     }
-    let begun = now();
     assert_eq!(rig.paths(1), ["a"]);
     assert!((now() - begun) > Duration::from_millis(500), "no hot loop");
     fs::remove_file(rig.route.spool.join("a")).unwrap();
@@ -420,7 +422,6 @@ fn a_lock_taken_before_is_used_and_shutdown_gives_it_up() {
     rig.finish(&found[0], 1);
     let (ended, end) = channel();
     let collector = rig.collector.clone();
-    let begun = now();
     rig.system.arbiter().spawn(async move {
         let _ = ended.send(collector.send(Shutdown).await);
     });
@@ -428,7 +429,6 @@ fn a_lock_taken_before_is_used_and_shutdown_gives_it_up() {
         end.recv_timeout(LONG).unwrap().unwrap(),
         "all threads ended"
     );
-    assert!((now() - begun) < Duration::from_secs(10));
     assert_eq!(rig.finished().outcome, Ok(Finished::Deleted));
     FolderLock::acquire(&spool, "spool folder").unwrap();
 }

@@ -27,7 +27,7 @@ fn journal(settings: &Settings) -> PathBuf {
 /// What the journal has of kept files, and whether it notes them as missing.
 fn rows(journal: &Path) -> Vec<(String, bool)> {
     let rows = KeptRows::new(journal, "main", Journal::none());
-    let found = rows.after("", 100).unwrap_or_default();
+    let found = rows.after("", 100).ok().flatten().unwrap_or_default();
     found
         .iter()
         .map(|(p, gone)| (p.to_string(), *gone))

@@ -23,6 +23,8 @@ fn at_most(limit: &str, rate: u64, burst: u64, uploaders: u64, files: u64, size:
     let lab = LabServer::start(there.path(), Script::healthy()).unwrap();
     let service = Settings::new()
         .quick()
+        // A busy machine may starve a worker for a second.
+        .key("heartbeat.interval", "500ms")
         .route_to("main", &lab.url("in"), lab.password())
         .key("routes.main.uploaders", uploaders)
         .key("routes.main.rate_limit", limit)
@@ -79,6 +81,7 @@ fn a_limit_hides_neither_a_dead_path_nor_a_peer_that_stops_reading() {
         let lab = LabServer::start(there.path(), fault).unwrap();
         let service = Settings::new()
             .quick()
+            .key("heartbeat.interval", "500ms")
             .route_to("main", &lab.url("in"), lab.password())
             .key("routes.main.rate_limit", "512KiB")
             .start();

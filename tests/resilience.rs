@@ -243,6 +243,15 @@ fn two_workers_that_cannot_end_suspend_their_route_until_they_do() {
     wait_until("the route is suspended", PATIENCE, || {
         !service.route("stuck")["suspended"].is_null()
     });
+    // What was in work before comes to its end first.
+    wait_until("none of its slots is in work", PATIENCE, || {
+        let slots = service.route("stuck")["slots"].clone();
+        slots
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|s| s["file"].is_null())
+    });
     let so_far = service.delivered("stuck");
     for name in ["a", "b", "c"] {
         service.put("well", name, b"flows");
@@ -318,6 +327,8 @@ fn a_spool_on_a_hung_disk_ends_the_process_with_70() {
         return;
     };
     let mut service = settings.start();
+    // Unmounted before the service's folders are removed.
+    let disk = disk;
     wait_until("both uploaders hang in a read", PATIENCE, || {
         disk.reads() >= 2
     });
@@ -344,6 +355,7 @@ fn a_file_whose_disk_hangs_for_a_while_is_named_so_and_delivered_whole() {
     };
     // The mount's files cannot be deleted.
     let service = settings.key("routes.main.after", "keep").start();
+    let disk = disk;
     wait_until("an uploader hangs in a read", PATIENCE, || {
         disk.reads() >= 1
     });

@@ -24,6 +24,9 @@ use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, OldName, Store
 /// How often what is older than the history is dropped.
 const EXPIRY: Duration = Duration::from_secs(3600);
 
+/// How often a journal that is the writer's alone is opened anew, to be read by others as well.
+const SHARING: Duration = Duration::from_secs(60);
+
 /// How long what no worker waits for may ride along with what one does.
 const PATIENCE: Duration = Duration::from_millis(5);
 
@@ -112,6 +115,7 @@ pub struct JournalActor {
     unsent: Vec<Journaled>,
     failing: bool,
     expire_at: Mono,
+    share_at: Mono,
 }
 
 impl JournalActor {
@@ -133,6 +137,7 @@ impl JournalActor {
                 unsent: Vec::new(),
                 failing: false,
                 expire_at: Mono::ZERO,
+                share_at: Mono::ZERO,
             }
         };
         let addr = SyncArbiter::start(1, make);
@@ -203,7 +208,10 @@ impl JournalActor {
         }));
         match written {
             Ok(written) => {
-                self.panics = if written.is_ok() { 0 } else { self.panics };
+                if written.is_ok() {
+                    self.panics = 0;
+                    self.share();
+                }
                 written
             }
             Err(panic) => {
@@ -220,6 +228,21 @@ impl JournalActor {
                 Err("its writer panicked".into())
             }
         }
+    }
+
+    /// A journal that was opened on a full volume can be read by nobody else; what was written just
+    /// now says that there may be room.
+    fn share(&mut self) {
+        let now = clock::mono();
+        if now < self.share_at || !self.store.as_ref().is_some_and(Store::is_alone) {
+            return;
+        }
+        self.share_at = now + SHARING;
+        let shared = catch_unwind(AssertUnwindSafe(|| {
+            self.store.take().and_then(Store::share)
+        }));
+        // Where that failed the next write opens it.
+        self.store = shared.unwrap_or_default();
     }
 
     /// Says once that it fails, and once that it does no more.

@@ -59,7 +59,7 @@ pub fn of_phase(phase: Phase) -> Cause {
 }
 
 /// On the CPU, and it used some of it since the earlier sample: a thread that is blocked uses none.
-/// A tenth of the time is what a polite thread gets on a busy machine.
+/// A fiftieth of the time is less than a polite thread gets where dozens of others want to run.
 fn computes(before: Option<&Sample>, last: &Sample) -> bool {
     let Some((before, Some(now))) = before.map(|b| (b, last.thread)) else {
         return false;
@@ -69,7 +69,7 @@ fn computes(before: Option<&Sample>, last: &Sample) -> bool {
             .thread
             .map_or(now.cpu_ms, |t| t.cpu_ms.min(now.cpu_ms));
     let span = last.at.saturating_sub(before.at).as_millis() as u64;
-    now.state == 'R' && span > 0 && used * 10 >= span
+    now.state == 'R' && span > 0 && used * 50 >= span
 }
 
 fn calls(sample: &Sample, call: Call) -> bool {
@@ -207,7 +207,7 @@ mod tests {
         let before = at(2, 'R', 100);
         assert_eq!(cause(Some(&before), &at(10, 'R', 2000)), Cause::CpuLoop);
         // On a busy machine it gets a small share.
-        assert_eq!(cause(Some(&before), &at(10, 'R', 900)), Cause::CpuLoop);
+        assert_eq!(cause(Some(&before), &at(10, 'R', 270)), Cause::CpuLoop);
         assert_eq!(cause(Some(&before), &at(10, 'R', 110)), Cause::Disk);
         assert_eq!(cause(Some(&before), &at(10, 'S', 2000)), Cause::Disk);
         assert_eq!(cause(None, &at(10, 'R', 2000)), Cause::Disk);

@@ -4,12 +4,15 @@
 
 #![allow(dead_code)] // each test file uses its own part
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, poll};
 
 /// Size of each file.
 pub const SIZE: u64 = 1 << 20;
@@ -17,9 +20,11 @@ pub const SIZE: u64 = 1 << 20;
 /// The mounted file system; unmounted on drop, which ends all reads.
 pub struct HungDisk {
     at: PathBuf,
-    device: File,
+    /// None while it is unmounted.
+    device: Option<File>,
     reads: Arc<Mutex<Reads>>,
-    server: Option<JoinHandle<()>>,
+    /// What answers the kernel, until the other end is closed.
+    server: Option<(JoinHandle<()>, UnixStream)>,
 }
 
 /// The reads that were asked for.
@@ -55,12 +60,13 @@ impl HungDisk {
         let counted = Arc::clone(&reads);
         let names = names.to_vec();
         let served = device.try_clone().ok()?;
-        let server = std::thread::spawn(move || serve(served, &names, &counted));
+        let (stop, stopped) = UnixStream::pair().ok()?;
+        let server = std::thread::spawn(move || serve(served, &stopped, &names, &counted));
         Some(Self {
             at: at.to_owned(),
-            device,
+            device: Some(device),
             reads,
-            server: Some(server),
+            server: Some((server, stop)),
         })
     }
 
@@ -74,37 +80,23 @@ impl HungDisk {
         let mut reads = self.reads.lock().unwrap();
         reads.mended = true;
         for (unique, size) in reads.waiting.drain(..) {
-            reply(&self.device, unique, Ok(vec![0; size as usize]));
+            let device = self.device.as_ref().unwrap();
+            reply(device, unique, Ok(vec![0; size as usize]));
         }
     }
 }
 
 impl Drop for HungDisk {
     fn drop(&mut self) {
-        // Aborting the connection fails every request, so that nothing can hold the unmount.
-        for entry in fs::read_dir("/sys/fs/fuse/connections")
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            if device_of(&self.at) == entry.file_name().to_str().map(str::to_owned) {
-                let _ = fs::write(entry.path().join("abort"), "1");
-            }
-        }
-        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
-        if let Some(server) = self.server.take() {
+        if let Some((server, stop)) = self.server.take() {
+            drop(stop);
             let _ = server.join();
         }
+        // Closing the device for good fails every request, so that nothing can hold the unmount.
+        // The unmount alone ends none of them: other mount namespaces may have a copy.
+        drop(self.device.take());
+        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
     }
-}
-
-/// The number of the mount's connection: its device's minor number, from the mount table.
-fn device_of(at: &Path) -> Option<String> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    let line = mounts
-        .lines()
-        .find(|l| l.split(' ').nth(4) == at.to_str())?;
-    Some(line.split(' ').nth(2)?.split_once(':')?.1.to_owned())
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -166,11 +158,23 @@ fn listing(names: &[&str], from: u64) -> Vec<u8> {
     out
 }
 
-/// Answers the kernel until the file system is unmounted.
-fn serve(mut device: File, names: &[&str], reads: &Mutex<Reads>) {
+/// Answers the kernel until it is stopped.
+fn serve(mut device: File, stopped: &UnixStream, names: &[&str], reads: &Mutex<Reads>) {
     const HEADER: usize = 40;
     let mut request = vec![0; 1 << 20];
-    while let Ok(length) = device.read(&mut request) {
+    loop {
+        let mut fds = [
+            PollFd::new(&device, PollFlags::IN),
+            PollFd::new(stopped, PollFlags::IN),
+        ];
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => continue,
+            Ok(_) if fds[1].revents().is_empty() => {}
+            _ => return,
+        }
+        let Ok(length) = device.read(&mut request) else {
+            return;
+        };
         let (code, unique, node) = (
             u32_at(&request, 4),
             u64_at(&request, 8),

@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 
 use super::support::process::{spawn, tied};
 use super::support::servers::is_root;
-use super::support::wait_for;
+use super::support::{temp_dir, wait_for};
 
 const INSIDE: &str = "FTPULSE_TEST_INSIDE_MOUNTS";
 /// How long a test inside may take.
@@ -42,11 +42,14 @@ pub fn inside(test: &str) -> bool {
         println!("skipped: mount namespaces are not permitted");
         return false;
     }
+    // What lies under a mounted disk cannot be removed in there; out here there is no disk.
+    let folder = temp_dir();
     let mut command = tied("unshare");
     command
         .args(unshare())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
+        .env("TMPDIR", folder.path())
         .env(INSIDE, if is_root() { "root" } else { "user" });
     let mut run = spawn(command).unwrap();
     let status = wait_for("the test inside ends", BOUND, || run.ended());

@@ -8,6 +8,7 @@ mod failing;
 mod history;
 mod kept;
 mod lost;
+mod sharing;
 mod sweeps;
 
 use std::collections::HashMap;
@@ -88,6 +89,8 @@ pub struct Store {
     path: PathBuf,
     /// Device and inode.
     file: Option<(u64, u64)>,
+    /// Nobody else can read it.
+    alone: bool,
 }
 
 /// A journal and what became of an unreadable one in its place.
@@ -131,15 +134,6 @@ impl Store {
         })
     }
 
-    /// On a full volume without the memory that connections share, it goes without: it is ours
-    /// alone then, and a start has nothing to write.
-    fn try_open(path: &Path) -> Result<Self, Bad> {
-        match Self::open_as(path, "normal") {
-            Err(Bad::FullForSharing(_)) => Self::open_as(path, "exclusive"),
-            opened => opened,
-        }
-    }
-
     fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
         let connection = Connection::open(path)?;
         connection.pragma_update(None, "locking_mode", locking)?;
@@ -170,6 +164,7 @@ impl Store {
             connection,
             path: path.to_owned(),
             file: lost::file_at(path),
+            alone: false,
         };
         store.migrate(version, path)?;
         Ok(store)

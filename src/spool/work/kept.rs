@@ -15,6 +15,8 @@ use crate::spool::{Stamp, stamp_at};
 const STEP: usize = 1_000;
 /// Between two steps: commands and scans go on meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Until a journal is tried again that only its writer can read.
+const HELD: Duration = Duration::from_secs(60);
 /// From the end of one comparison to the next.
 const GAP: Duration = Duration::from_secs(3600);
 
@@ -62,7 +64,13 @@ impl Work {
             return;
         };
         let found = match rows.after(&self.comparison.cursor, STEP) {
-            Ok(found) => found,
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                debug!(self.log, "the journal is read by nobody but its writer now";
+                    "next" => "kept files are compared with it a minute later");
+                self.comparison.next = now.mono + HELD;
+                return;
+            }
             Err(error) => {
                 warn!(self.log, "kept files cannot be compared with the journal";
                     "error" => error.to_string(), "next" => "tried again in an hour");

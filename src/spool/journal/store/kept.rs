@@ -67,6 +67,9 @@ pub(super) fn forget(
         .execute(params![before, most])
 }
 
+/// Paths, and whether each is noted as missing.
+pub type KeptPage = Vec<(Arc<str>, bool)>;
+
 /// What the journal has of one route's kept files, as the spool's own thread reads it beside the
 /// writer: a spool of a million files is compared in steps, and nobody else waits for its disk.
 #[derive(Clone)]
@@ -87,12 +90,29 @@ impl KeptRows {
     }
 
     /// So many paths at most, in their order and after that one, and whether each is noted as
-    /// missing.
+    /// missing; none while the journal is its writer's alone, which nobody waits for here.
     ///
     /// # Errors
     /// What SQLite or the disk says.
-    pub fn after(&self, path: &str, most: usize) -> Result<Vec<(Arc<str>, bool)>, rusqlite::Error> {
+    pub fn after(&self, path: &str, most: usize) -> Result<Option<KeptPage>, rusqlite::Error> {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked};
+        match self.read(path, most) {
+            Err(error)
+                if matches!(
+                    error.sqlite_error_code(),
+                    Some(DatabaseBusy | DatabaseLocked)
+                ) =>
+            {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
+    }
+
+    fn read(&self, path: &str, most: usize) -> Result<KeptPage, rusqlite::Error> {
         let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // Unset it would be five seconds, in which the spool's thread does nothing else.
+        connection.busy_timeout(std::time::Duration::ZERO)?;
         let mut query = connection.prepare(
             "SELECT path, gone IS NOT NULL FROM kept WHERE route = ?1 AND path > ?2
              ORDER BY path LIMIT ?3",

@@ -375,7 +375,7 @@ fn a_kept_file_is_forgotten_only_when_it_was_gone_for_the_whole_history() {
     store.apply(changes.iter()).unwrap();
     let (journal, drawer) = crate::spool::journal::journal();
     let rows = KeptRows::new(&path, "r0", journal);
-    let noted = rows.after("p0", 3).unwrap();
+    let noted = rows.after("p0", 3).unwrap().unwrap();
     let noted: Vec<_> = noted.iter().map(|(p, gone)| (&**p, *gone)).collect();
     assert_eq!(noted, [("p1", true), ("p2", false), ("p3", false)]);
     assert!(rows.note(vec!["p4".into()], Some(1.0)));
@@ -386,6 +386,36 @@ fn a_kept_file_is_forgotten_only_when_it_was_gone_for_the_whole_history() {
     let left = store.kept().unwrap();
     let left: Vec<_> = left.iter().map(|(of, _)| &*of.path).collect();
     assert_eq!(left, ["p1", "p2", "p3"]);
+}
+
+#[test]
+fn a_journal_without_room_to_share_it_is_read_by_nobody_until_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.db");
+    let keep = |n| Change::Finished {
+        of: key(0, n),
+        kept: Some(version(1)),
+    };
+    let mut store = Store::open(&path).unwrap().store;
+    assert!(!store.is_alone());
+    store.apply([&keep(0)].into_iter()).unwrap();
+    assert!(store.close());
+    let mut store = Store {
+        alone: true,
+        ..Store::open_as(&path, "exclusive").ok().unwrap()
+    };
+    store.apply([&keep(1)].into_iter()).unwrap();
+    let rows = KeptRows::new(&path, "r0", crate::spool::journal::journal().0);
+    assert_eq!(rows.after("", 9).unwrap(), None);
+
+    let mut store = store.share().unwrap();
+    assert!(!store.is_alone());
+    store.apply([&keep(2)].into_iter()).unwrap();
+    assert_eq!(rows.after("", 9).unwrap().unwrap().len(), 3);
+
+    // Another file at its name is not taken for it.
+    std::fs::rename(&path, path.with_extension("away")).unwrap();
+    assert!(store.share().is_none());
 }
 
 #[test]
