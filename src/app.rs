@@ -228,6 +228,7 @@ impl Service {
                     store,
                     path,
                     unfinished,
+                    sweeps,
                     no_resend,
                     incidents,
                     ..
@@ -255,6 +256,7 @@ impl Service {
                 sabotage,
                 journal,
                 unfinished,
+                sweeps,
                 no_resend,
                 incidents,
             }

@@ -19,7 +19,7 @@ use slog::{Logger, error, info, warn};
 use crate::clock::{self, Mono};
 use crate::failpoint;
 use crate::spool::Stamp;
-use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, Store, Unfinished};
+use crate::spool::journal::{Change, Done, Drawer, Entry, Journal, OldName, Store, Unfinished};
 
 /// How often what is older than the history is dropped.
 const EXPIRY: Duration = Duration::from_secs(3600);
@@ -74,6 +74,8 @@ pub struct Recalled {
     pub route: Arc<str>,
     /// Files that were not finished.
     pub unfinished: Vec<Unfinished>,
+    /// Temp names that are to be taken away once more.
+    pub sweeps: Vec<OldName>,
     /// Delivered files that stay in its spool.
     pub kept: Vec<(Arc<str>, Stamp)>,
     /// Where the journal was set aside that knew more of them, if it is lost and not given up.
@@ -346,15 +348,18 @@ impl Handler<Recall> for JournalActor {
             let unfinished = store.unfinished().map_err(|e| e.to_string())?;
             let kept = store.kept().map_err(|e| e.to_string())?;
             let lost = store.lost().map_err(|e| e.to_string())?;
-            Ok((unfinished, kept, lost))
+            let sweeps = store.sweeps().map_err(|e| e.to_string())?;
+            Ok((unfinished, kept, lost, sweeps))
         });
         match read {
-            Ok((unfinished, kept, lost)) => {
+            Ok((unfinished, kept, lost, sweeps)) => {
                 let unfinished = unfinished.into_iter().filter(|u| u.of.route == route);
                 let kept = kept.into_iter().filter(|(of, _)| of.route == route);
+                let sweeps = sweeps.into_iter().filter(|old| old.route == route);
                 // The daemon asks again for what it is not told.
                 let _ = told.try_send(Recalled {
                     unfinished: unfinished.collect(),
+                    sweeps: sweeps.collect(),
                     kept: kept.map(|(of, stamp)| (of.path, stamp)).collect(),
                     lost,
                     path: self.path.clone(),

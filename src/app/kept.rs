@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::{After, Config, Route};
 use crate::report::Incident;
 use crate::spool::Stamp;
-use crate::spool::journal::{Opened, Store, Unfinished, why_no_resend};
+use crate::spool::journal::{OldName, Opened, Store, Unfinished, why_no_resend};
 
 /// An open journal and what it knows.
 pub struct KeptJournal {
@@ -22,6 +22,8 @@ pub struct KeptJournal {
     pub path: PathBuf,
     /// Files that were not finished.
     pub unfinished: Vec<Unfinished>,
+    /// Temp names that are to be taken away once more.
+    pub sweeps: Vec<OldName>,
     /// Delivered files that stay in their spool, by route.
     pub kept: BTreeMap<String, Vec<(Arc<str>, Stamp)>>,
     /// Why routes that keep their files must not send: the journal that knew which of them were
@@ -69,6 +71,7 @@ impl KeptJournal {
         }
         Ok(Self {
             unfinished,
+            sweeps: store.sweeps().map_err(unread)?,
             kept: kept.into_iter().map(|(r, k)| (r.to_string(), k)).collect(),
             store,
             path,

@@ -88,7 +88,7 @@ impl Session {
 
     /// Stores an empty file. It cannot be torn, so it needs no temp name, and a second one does no
     /// harm; what it belongs to stands in the journal.
-    fn store_empty(&mut self, name: &str) -> Result<(), Trouble> {
+    pub(super) fn store_empty(&mut self, name: &str) -> Result<(), Trouble> {
         let unmade = |e: io::Error| Trouble::Source(format!("making an empty file: {e}"));
         let made = memfd_create("ftpulse-marker", MemfdFlags::CLOEXEC);
         let mut empty = made.map(File::from).map_err(|e| unmade(e.into()))?;

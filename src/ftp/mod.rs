@@ -14,6 +14,7 @@ mod probe;
 mod publish;
 mod resume;
 mod session;
+mod strays;
 mod transfer;
 mod verify;
 mod wire;

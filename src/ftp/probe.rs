@@ -20,6 +20,9 @@ use crate::sys::fence::Which;
 /// The longest that a listing may take, however alive it is: it only shows that listing works.
 const LISTING_BOUND: Duration = Duration::from_secs(120);
 
+/// The longest listing, bytes: millions of files.
+const LISTING_BYTES: usize = 256 << 20;
+
 /// What FEAT answered (RFC 2389): labels in capitals, each with its parameters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Features(Vec<(String, String)>);
@@ -166,33 +169,44 @@ impl Session {
     }
 
     fn list_by(&mut self, verb: &'static str) -> Result<Listing, Trouble> {
-        let stream = match self.open_data(verb) {
+        let mut counter = Counter::default();
+        self.read_listing(verb, verb, |bytes| counter.take(bytes))?;
+        Ok(Listing {
+            entries: counter.entries(),
+            by: verb,
+            passive: if self.plain_passive { "PASV" } else { "EPSV" },
+        })
+    }
+
+    /// Hands the text that the command `line` lists to `take`, as it comes.
+    pub(super) fn read_listing(
+        &mut self,
+        verb: &'static str,
+        line: &str,
+        take: impl FnMut(&[u8]),
+    ) -> Result<(), Trouble> {
+        let stream = match self.open_data(verb, line) {
             Err(Trouble::Refused {
                 code: 500..=599, ..
             }) if !self.data_begun.load(SeqCst) && !self.plain_passive => {
                 // EPSV was refused (RFC 2428 section 3): this server gets PASV from now on.
                 self.plain_passive = true;
                 self.client.set_mode(Mode::Passive);
-                self.open_data(verb)?
+                self.open_data(verb, line)?
             }
             other => other?,
         };
-        let entries = self.count_lines(stream, verb)?;
-        Ok(Listing {
-            entries,
-            by: verb,
-            passive: if self.plain_passive { "PASV" } else { "EPSV" },
-        })
+        self.read_lines(stream, verb, take)
     }
 
-    fn open_data(&mut self, verb: &'static str) -> Result<Transfer, Trouble> {
+    fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
         self.data_begun.store(false, SeqCst);
         handle.begin(Phase::Reply, Some(self.setup.timers.reply));
         handle.check()?;
         let opened = self
             .client
-            .custom_data_command(verb, &[Status::AboutToSend, Status::AlreadyOpen]);
+            .custom_data_command(line, &[Status::AboutToSend, Status::AlreadyOpen]);
         handle.ack();
         let opened = opened.map_err(|error| {
             let begun = self.data_begun.load(SeqCst);
@@ -205,12 +219,17 @@ impl Session {
         opened.and_then(|(_, stream)| Trouble::unless_stopped(&handle, stream))
     }
 
-    /// Reads a listing to its end, keeping nothing of it.
-    fn count_lines(&mut self, mut stream: Transfer, verb: &'static str) -> Result<u64, Trouble> {
+    /// Reads a listing to its end, within bounds.
+    fn read_lines(
+        &mut self,
+        mut stream: Transfer,
+        verb: &'static str,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Trouble> {
         let handle = Arc::clone(&self.setup.handle);
         let end = clock::mono() + LISTING_BOUND;
         let stall = self.setup.timers.stall;
-        let mut counter = Counter::default();
+        let mut bytes = 0;
         let mut buffer = [0u8; 16 * 1024];
         let read = loop {
             let left = end.saturating_sub(clock::mono());
@@ -221,7 +240,13 @@ impl Session {
             match stream.read(&mut buffer) {
                 // The dead descriptor of an interrupt reads as an end, too.
                 Ok(0) => break handle.check().map_err(Trouble::from),
-                Ok(read) => counter.take(&buffer[..read]),
+                Ok(read) if bytes + read > LISTING_BYTES => {
+                    break Err(Trouble::Source("the listing has no end".into()));
+                }
+                Ok(read) => {
+                    bytes += read;
+                    take(&buffer[..read]);
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => break Err(Trouble::from_io(&handle, "reading the listing", &e)),
             }
@@ -241,7 +266,7 @@ impl Session {
         let finished = stream.finish();
         handle.ack();
         finished.map_err(|e| Trouble::from_ftp(&handle, verb, e))?;
-        Trouble::unless_stopped(&handle, counter.entries())
+        Trouble::unless_stopped(&handle, ())
     }
 
     /// When the file was modified by the server's clock; `None` if the server does not say.

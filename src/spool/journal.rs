@@ -9,7 +9,7 @@ mod store;
 use std::sync::Arc;
 
 pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
-pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store, why_no_resend};
+pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store, attempts_in, why_no_resend};
 
 use super::Stamp;
 use crate::core::journey::Stage;
@@ -92,6 +92,15 @@ pub enum Change {
         /// Unix time since when, seconds; none: they are back.
         gone: Option<f64>,
     },
+    /// A temp name is to be taken away once more, or is gone.
+    Sweep {
+        /// The route's name.
+        route: Arc<str>,
+        /// The temp name, below the remote folder.
+        temp: String,
+        /// Unix time since when, seconds; none: it is gone.
+        at: Option<f64>,
+    },
     /// A deadlock, or its newer state.
     Incident {
         /// Its number.
@@ -140,6 +149,15 @@ pub fn lower_outlived(attempts: &mut [KnownAttempt]) {
     for attempt in outlived.filter(|a| a.stage == Stage::Publishing) {
         attempt.stage = Stage::Sending;
     }
+}
+
+/// A temp name that was still to be taken away once more when the journal was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OldName {
+    /// The route's name.
+    pub route: Arc<str>,
+    /// The temp name, below the remote folder.
+    pub temp: String,
 }
 
 /// A file that was not finished when the journal was read.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use slog::{debug, info};
 
+use super::tidy::{Look, Seen, Sweep};
 use crate::clock::{self, Mono};
 use crate::config::{Route, Timers};
 use crate::core::journey::Stage;
@@ -46,6 +47,8 @@ pub enum Work {
     Upload(Upload),
     /// Take old temp names away.
     Sweep(Sweep),
+    /// Look for old temp files.
+    Look(Look),
     /// Give the session up: another slot needs its seat at the destination.
     Part,
 }
@@ -61,13 +64,6 @@ pub struct Upload {
     pub attempt: Arc<Attempt>,
     /// Earlier attempts without a clear result, oldest first.
     pub doubts: Vec<Arc<Attempt>>,
-}
-
-/// Old temp names that a late server may have made again.
-#[derive(Debug, Clone)]
-pub struct Sweep {
-    /// The names, below the remote folder.
-    pub temps: Vec<String>,
 }
 
 /// What became of a job.
@@ -107,6 +103,8 @@ pub enum Result {
         /// What to sweep again.
         left: Vec<String>,
     },
+    /// The look came to its end.
+    Looked(Seen),
     /// The session is given up.
     Parted,
     /// It failed.
@@ -251,16 +249,8 @@ fn run_work(
                 End::Skipped(source) => Result::Skipped { source },
             })
         }
-        Work::Sweep(sweep) => {
-            let session = ensure(setup, session)?;
-            let mut left = Vec::new();
-            for temp in sweep.temps {
-                if !ftp::take_away(session, &temp)? {
-                    left.push(temp);
-                }
-            }
-            Ok(Result::Swept { left })
-        }
+        Work::Sweep(sweep) => sweep.run(ensure(setup, session)?),
+        Work::Look(look) => look.run(setup, ensure(setup, session)?),
         Work::Part => {
             if let Some(session) = session.take() {
                 session.quit();

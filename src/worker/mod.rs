@@ -4,6 +4,7 @@
 
 mod direct;
 mod job;
+mod tidy;
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use slog::{debug, o, warn};
 
-pub use job::{Failure, FailureKind, Job, Report, Result as JobResult, Sweep, Terms, Upload, Work};
+pub use job::{Failure, FailureKind, Job, Report, Result as JobResult, Terms, Upload, Work};
+pub use tidy::{Look, Seen, Sweep, base};
 
 use crate::clock::{self, Mono};
 use crate::core::names::Phase;

@@ -5,7 +5,6 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::DaemonActor;
-use super::route::Due;
 use super::slots::{Running, RunningKind};
 use crate::actors::messages::{Give, Resume};
 use crate::clock::{self, Mono};
@@ -14,7 +13,7 @@ use crate::ftp;
 use crate::pulse::{Attempt, Claims};
 use crate::spool::journal::Key;
 use crate::token;
-use crate::worker::{Job, Sweep, Upload, Work};
+use crate::worker::{Job, Upload, Work};
 
 /// Pause before a file is offered again whose pair was still held.
 const RELEASE_PAUSE: Mono = Mono::from_millis(50);
@@ -126,7 +125,9 @@ impl DaemonActor {
             }
             return;
         }
-        self.sweep(index, now);
+        if !self.sweep(index, now) {
+            self.look(index, now);
+        }
     }
 
     /// Where the attempts of a route claim the names that they choose, if they choose any.
@@ -135,26 +136,6 @@ impl DaemonActor {
         let chooses = config.publishing.on_conflict == OnConflict::Rename;
         let place = self.routes[route].folder.place();
         chooses.then(|| (self.claims.clone(), place.to_string()))
-    }
-
-    /// Gives a slot the old temp names that are due; true if there were any.
-    fn sweep(&mut self, index: usize, now: Mono) -> bool {
-        let route = self.slots[index].route;
-        let temps = self.routes[route].due_sweeps(now);
-        if temps.is_empty() {
-            return false;
-        }
-        let sweep = Work::Sweep(Sweep {
-            temps: temps.clone(),
-        });
-        let kind = RunningKind::Sweep {
-            temps: temps.clone(),
-        };
-        let given = self.hand_over(index, sweep, kind);
-        if !given {
-            self.sweep_again(route, temps, now);
-        }
-        given
     }
 
     fn take(&mut self, route: usize, now: Mono) -> Option<Arc<str>> {
@@ -228,13 +209,6 @@ impl DaemonActor {
             state.backlog.put_first(path);
         } else {
             state.backlog.put_back(path, until);
-        }
-    }
-
-    pub(super) fn sweep_again(&mut self, route: usize, temps: Vec<String>, now: Mono) {
-        let due = Due::At(now + self.config.quarantine.hold);
-        for temp in temps {
-            self.routes[route].sweep_later(temp, None, due);
         }
     }
 }

@@ -6,10 +6,9 @@
 //! - `verdict`, `leaving`: the end of a task, in the order of its steps, and of its thread;
 //! - `incidents`: the record of each;
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
-//! - `destination`: what routes to one server share, its seats;
+//! - `sweeps`, `looks`: old temp names; `destination`: what routes to one server share, its seats;
 //! - `reload`: new settings while it runs;
-//! - `giving_up`: files that fail for too long;
-//! - `tell`: what it says of itself.
+//! - `giving_up`: files that fail for too long; `tell`: what it says of itself.
 
 mod beats;
 mod destination;
@@ -17,6 +16,7 @@ mod dispatch;
 mod giving_up;
 mod incidents;
 mod leaving;
+mod looks;
 mod record;
 mod reload;
 mod reports;
@@ -24,6 +24,7 @@ mod room;
 mod route;
 mod slots;
 mod sources;
+mod sweeps;
 mod tell;
 mod verdict;
 
@@ -54,7 +55,7 @@ use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{Claims, LookUps, Point, Sabotage};
 use crate::report::Incident;
-use crate::spool::journal::{Journal, Unfinished};
+use crate::spool::journal::{Journal, OldName, Unfinished};
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
 /// route a few batches; beyond that senders keep theirs and try again.
@@ -125,6 +126,7 @@ pub struct DaemonActor {
     reloads: Reloads,
     /// What an earlier life left behind, until the first start.
     unfinished: Vec<Unfinished>,
+    old_names: Vec<OldName>,
     look_ups: LookUps,
     draining: Option<Mono>,
     retired: bool,
@@ -160,6 +162,8 @@ pub struct Parts {
     pub journal: Journal,
     /// What it knows from an earlier life.
     pub unfinished: Vec<Unfinished>,
+    /// Temp names that it knows to be taken away once more.
+    pub sweeps: Vec<OldName>,
     /// Why routes that keep their files must not send.
     pub no_resend: Option<String>,
     /// The incidents of earlier lives, oldest first, and the last number that one got.
@@ -207,6 +211,7 @@ impl DaemonActor {
             record: Record::new(parts.journal),
             reloads: Reloads::default(),
             unfinished: parts.unfinished,
+            old_names: parts.sweeps,
             look_ups,
             draining: None,
             retired: false,
@@ -316,6 +321,7 @@ impl Actor for DaemonActor {
         let this = ctx.address();
         let unfinished = std::mem::take(&mut self.unfinished);
         self.remember(unfinished);
+        self.take_up_all_sweeps();
         self.tell_problems();
         for index in 0..self.routes.len() {
             self.fit_slots(index, &this);

@@ -198,6 +198,7 @@ impl DaemonActor {
                 attempt.note_anew();
             }
         }
+        self.note_sweeps();
         for (index, route) in self.routes.iter().enumerate() {
             for (path, facts) in route.backlog.iter() {
                 facts.doubts.iter().for_each(|attempt| attempt.note_anew());

@@ -72,14 +72,20 @@ impl DaemonActor {
                     self.no_session(report.slot, &failure, cause(&failure), now);
                 }
             }
-            (RunningKind::Sweep { .. }, JobResult::Swept { left }) => {
-                self.sweep_again(route, left, now);
+            (RunningKind::Sweep { temps }, JobResult::Swept { left }) => {
+                self.swept(route, &temps, left, now);
             }
-            (
-                RunningKind::Sweep { .. },
-                JobResult::Delivered { .. } | JobResult::Skipped { .. } | JobResult::Parted,
-            )
-            | (RunningKind::Part, _) => {}
+            (RunningKind::Look { clock }, JobResult::Looked(seen)) => {
+                self.looked(route, clock, seen, now);
+            }
+            (RunningKind::Look { clock }, JobResult::Failed(failure)) => {
+                self.look_failed(route, clock, Due::At(now + self.config.quarantine.hold));
+                if !failure.connected {
+                    self.count_timeout(route, &failure);
+                    self.no_session(report.slot, &failure, cause(&failure), now);
+                }
+            }
+            (RunningKind::Sweep { .. } | RunningKind::Look { .. } | RunningKind::Part, _) => {}
             (
                 RunningKind::Upload { path, .. },
                 JobResult::Delivered {
@@ -108,7 +114,7 @@ impl DaemonActor {
             }
             (
                 RunningKind::Upload { path, attempt },
-                JobResult::Swept { .. } | JobResult::Parted,
+                JobResult::Swept { .. } | JobResult::Looked(_) | JobResult::Parted,
             ) => {
                 let failed = Failed {
                     attempt: Some(attempt),
@@ -126,7 +132,9 @@ impl DaemonActor {
     /// A file is done with: what is left of it on the server is taken away.
     pub(super) fn sweep_parts(&mut self, route: usize, path: &str) {
         let due = Due::At(clock::mono() + self.config.quarantine.hold);
-        self.routes[route].sweep_parts(path, due);
+        for temp in self.routes[route].parts(path) {
+            self.sweep_later(route, temp, None, due);
+        }
     }
 
     fn delivered(
@@ -141,6 +149,7 @@ impl DaemonActor {
         failpoint::at("delivery-reported");
         let name = self.routes[route].config.name.clone();
         self.routes[route].delivered += 1;
+        self.routes[route].looks.uploaded(path);
         self.metrics.files(&name, FileOutcome::Delivered).inc();
         self.metrics.upload_attempts(&name, AttemptResult::Ok).inc();
         self.metrics.upload_bytes(&name).inc_by(bytes);
@@ -181,7 +190,7 @@ impl DaemonActor {
         if attempt.may_leave_temp() {
             // Its temp could not be taken away.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(attempt.temp.clone(), None, due);
+            self.sweep_later(route, attempt.temp.clone(), None, due);
         }
         self.sweep_parts(route, path);
         let Some(facts) = self.routes[route].backlog.facts(path) else {
@@ -222,7 +231,7 @@ impl DaemonActor {
         if let Some(attempt) = begun.filter(|a| a.may_leave_temp()) {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
-            self.routes[route].sweep_later(attempt.temp.clone(), Some(path.into()), due);
+            self.sweep_later(route, attempt.temp.clone(), Some(path.into()), due);
         }
         self.count_timeout(route, failure);
         if failed.seat_lost {
@@ -339,7 +348,7 @@ fn timeout_cause(failure: &Failure, overdue: Option<(Phase, Cause)>) -> Option<C
 fn session_stood(result: &JobResult) -> bool {
     match result {
         JobResult::Delivered { bytes, .. } => *bytes > 0,
-        JobResult::Swept { .. } | JobResult::Skipped { .. } => true,
+        JobResult::Swept { .. } | JobResult::Looked(_) | JobResult::Skipped { .. } => true,
         JobResult::Parted => false,
         JobResult::Failed(failure) => failure.connected && failure.kind != FailureKind::Source,
     }

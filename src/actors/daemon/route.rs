@@ -8,6 +8,7 @@ use slog::{Logger, error, info};
 
 use super::destination::Destination;
 use super::giving_up::Since;
+use super::looks::Looks;
 use super::reload::{self, Life};
 use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
@@ -110,6 +111,7 @@ pub struct RouteState {
     /// Why nothing of it may be sent before a person wants it.
     pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
+    pub looks: Looks,
     /// Files that failed in an earlier life and have not come again. Bounded by what one life can
     /// know.
     pub failed_before: HashMap<Arc<str>, FailedBefore>,
@@ -147,6 +149,7 @@ impl RouteState {
             hungry: None,
             no_resend: None,
             sweeps: Vec::new(),
+            looks: Looks::new(),
             failed_before: HashMap::new(),
             time: Mono::ZERO,
             aged: clock::mono(),
@@ -239,26 +242,34 @@ impl RouteState {
         }
     }
 
-    /// Sweeps the temp name of an attempt of `path` when it is due and in doubt no more.
-    pub fn sweep_later(&mut self, name: String, path: Option<Arc<str>>, due: Due) {
-        if self.sweeps.len() >= SWEEPS {
-            self.sweeps.remove(0);
-        }
+    /// Sweeps the temp name of an attempt of `path` when it is due and in doubt no more; answers
+    /// the one that is given up for it.
+    pub fn sweep_later(
+        &mut self,
+        name: String,
+        path: Option<Arc<str>>,
+        due: Due,
+    ) -> Option<String> {
+        let full = self.sweeps.len() >= SWEEPS;
+        let left = full.then(|| self.sweeps.remove(0).name);
         self.sweeps.push(OldTemp { name, path, due });
+        left
+    }
+
+    /// The temp names that are to be swept.
+    pub fn sweeps(&self) -> impl Iterator<Item = &str> {
+        self.sweeps.iter().map(|temp| temp.name.as_str())
     }
 
     /// A file is done with: parts of it that were to be resumed, or were left by an earlier life,
-    /// are swept.
-    pub fn sweep_parts(&mut self, path: &str, due: Due) {
+    /// and are not to be swept yet.
+    pub fn parts(&mut self, path: &str) -> Vec<String> {
         let facts = self.backlog.facts(path);
         let doubts = facts.map(|facts| facts.doubts.as_slice());
         let parts = doubts.unwrap_or_default().iter();
         let parts = parts.filter(|a| a.stage() == Stage::Sending);
-        for name in parts.map(|a| a.temp.clone()).collect::<Vec<_>>() {
-            if self.sweeps.iter().all(|temp| temp.name != name) {
-                self.sweep_later(name, None, due);
-            }
-        }
+        let unswept = |name: &String| self.sweeps.iter().all(|temp| temp.name != *name);
+        parts.map(|a| a.temp.clone()).filter(unswept).collect()
     }
 
     /// The pair of this incident was released: its temp names are due at `at`.

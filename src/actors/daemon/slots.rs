@@ -85,6 +85,10 @@ pub enum RunningKind {
     Sweep {
         temps: Vec<String>,
     },
+    /// It looks for old temp files; the temp name of its own.
+    Look {
+        clock: String,
+    },
     /// It gives its session up.
     Part,
 }

@@ -140,15 +140,16 @@ impl DaemonActor {
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
             Some(RunningKind::Part) => {}
+            Some(RunningKind::Look { clock }) => self.look_failed(route, clock, due),
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
-                    self.routes[route].sweep_later(temp, None, due);
+                    self.sweep_later(route, temp, None, due);
                 }
             }
             Some(RunningKind::Upload { path, attempt }) => {
                 if attempt.may_leave_temp() {
                     let of = Some(Arc::clone(&path));
-                    self.routes[route].sweep_later(attempt.temp.clone(), of, due);
+                    self.sweep_later(route, attempt.temp.clone(), of, due);
                 }
                 let failed = Failed {
                     attempt: Some(attempt),

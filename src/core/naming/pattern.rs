@@ -12,6 +12,9 @@ const NAME: &str = "{name}";
 /// What stands for the agent's id and the attempt's token, `<agent>-<token>`.
 const TOKEN: &str = "{token}";
 
+/// Hexadecimal digits of an attempt's own token.
+const TOKEN_LEN: usize = 16;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
@@ -137,6 +140,25 @@ impl Pattern {
         format!("{folder}{}", self.fill(name, &token))
     }
 
+    /// Whether a name without its folder is a temp name of that agent.
+    pub fn is_of(&self, name: &str, agent: &str) -> bool {
+        let Some(at) = self.0.iter().position(|part| *part == Part::Token) else {
+            return false;
+        };
+        let (before, after) = (&self.0[..at], &self.0[at + 1..]);
+        let mark = format!("{agent}-");
+        let is_token = |text: &str| {
+            text.bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
+        name.match_indices(&mark).any(|(begin, _)| {
+            let from = begin + mark.len();
+            name.get(from..from + TOKEN_LEN).is_some_and(is_token)
+                && fits(before, &name[..begin])
+                && fits(after, &name[from + TOKEN_LEN..])
+        })
+    }
+
     /// The marker beside the final name `path`; none where that makes a name too long.
     pub fn marker(&self, path: &str) -> Option<String> {
         let (folder, name) = split(path);
@@ -154,6 +176,26 @@ impl Pattern {
         let before = around.next().unwrap_or("");
         let after = around.next_back().unwrap_or("");
         name.len() > before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+    }
+}
+
+/// Whether these parts, with at most one name among them, can give that text.
+fn fits(parts: &[Part], text: &str) -> bool {
+    let literal = |parts: &[Part]| -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Name | Part::Token => String::new(),
+        };
+        parts.iter().map(text).collect()
+    };
+    match parts.iter().position(|part| *part == Part::Name) {
+        None => literal(parts) == text,
+        Some(at) => {
+            let (before, after) = (literal(&parts[..at]), literal(&parts[at + 1..]));
+            text.len() > before.len() + after.len()
+                && text.starts_with(&before)
+                && text.ends_with(&after)
+        }
     }
 }
 
@@ -189,6 +231,27 @@ mod tests {
         assert_eq!(Pattern::default().temp("b", "ag", "7"), ".b.ag-7.part");
         let spelled = Pattern::of_temps(".{name}.{token}.part");
         assert_eq!(spelled, Ok(Pattern::default()));
+    }
+
+    #[test]
+    fn a_temp_name_is_known_by_its_form_and_agent_alone() {
+        let plain = Pattern::default();
+        let of = |name: &str| plain.is_of(name, "0123abcd");
+        assert!(of(".x.csv.0123abcd-0123456789abcdef.part"));
+        assert!(of(".0123abcd-.0123abcd-0123456789abcdef.part"));
+        for other in [
+            "x.csv",
+            ".x.csv.0123abcd-0123456789abcdef.part.bak",
+            "x.csv.0123abcd-0123456789abcdef.part",
+            ".x.csv.0123abcd-0123456789abcde.part",
+            ".x.csv.0123abcd-0123456789abcdeg.part",
+            ".x.csv.0123abcd-0123456789ABCDEF.part",
+            ".x.csv.9123abcd-0123456789abcdef.part",
+            "..0123abcd-0123456789abcdef.part",
+            ".x.0123abcd-0123456789abcdé.part",
+        ] {
+            assert!(!of(other), "{other}");
+        }
     }
 
     #[test]
@@ -243,6 +306,9 @@ mod tests {
             let last = temp.strip_prefix("d/").expect("in its folder");
             prop_assert!(last.len() <= NAME_MAX && !last.contains('/'));
             prop_assert!(last.contains("0123abcd-0123456789abcdef") && last != name);
+            prop_assert!(pattern.is_of(last, "0123abcd") && !pattern.is_of(last, "0123abce"));
+            let longer = format!("{last}x");
+            prop_assert!(!pattern.is_of(&longer, "0123abcd"));
         }
 
         /// Each file's marker is its own, and is known for one.

@@ -9,6 +9,7 @@ mod history;
 mod kept;
 mod lost;
 mod sharing;
+mod sweeps;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use aside::{Bad, set_aside};
 pub use history::INCIDENTS;
 pub use kept::KeptRows;
 pub use lost::{AGENT, why_no_resend};
+pub use sweeps::attempts_in;
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
 use crate::core::journey::Stage;
@@ -72,6 +74,7 @@ const MIGRATIONS: &[&str] = &[
     kept::SCHEMA,
     attempts::SCHEMA,
     attempts::PLACE,
+    sweeps::SCHEMA,
 ];
 
 /// Pages of the write-ahead log after which they are brought home: it stays near 256 KiB, so that
@@ -423,6 +426,7 @@ fn write(t: &Transaction<'_>, change: &Change) -> Result<(), rusqlite::Error> {
         Change::Forgotten { of } => forget(t, of)?,
         Change::Remade { route } => attempts::remade(t, route)?,
         Change::Gone { route, paths, gone } => kept::mark(t, route, paths, *gone)?,
+        Change::Sweep { route, temp, at } => sweeps::write(t, route, temp, *at)?,
         Change::Incident { id, at, body } => history::write_incident(t, *id, *at, body)?,
         Change::Probe => {}
     }

@@ -40,6 +40,7 @@ impl DaemonActor {
         let Recalled {
             route,
             unfinished,
+            sweeps,
             kept,
             lost,
             path,
@@ -58,6 +59,7 @@ impl DaemonActor {
         let lock = self.reloads.locks.remove(&settings.spool);
         let rows = KeptRows::new(&path, &route, self.record.journal.clone());
         self.remember(unfinished);
+        self.take_up_sweeps(index, sweeps.into_iter().map(|old| old.temp).collect());
         self.tell_problems();
         let spool = RouteSpool {
             route: settings,

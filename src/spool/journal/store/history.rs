@@ -1,10 +1,11 @@
 //! What the journal keeps only for a time: deliveries, incidents, failures of files that never
-//! came again, kept files that are gone. Dropped in small steps: a step is one short transaction, so that neither the log
+//! came again, kept files that are gone, old temp names. Dropped in small steps: a step is one short transaction, so that neither the log
 //! grows nor whoever waits for the journal is kept waiting, however much is over its time.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, kept};
+use super::{Store, kept, sweeps};
+use crate::clock;
 
 /// Incidents with their whole story, as JSON; AUTOINCREMENT remembers the last number for ever.
 pub(super) const SCHEMA: &str = "
@@ -23,6 +24,8 @@ pub const INCIDENTS: usize = 1000;
 /// Failures are remembered for so much longer, seconds: what is waited for may be away for weeks,
 /// and since when a file fails must not be forgotten meanwhile.
 const LONG_PAST: f64 = 30.0 * 86_400.0;
+/// So long old temp names are remembered, seconds.
+const SWEEPS: f64 = 86_400.0;
 
 impl Store {
     /// Drops a step's worth of what is older than that Unix time; true if there may be more. Files
@@ -53,8 +56,10 @@ impl Store {
             )?
             .execute(params![before - LONG_PAST, STEP])?;
         let gone = kept::forget(&transaction, before, STEP)?;
+        let sweeps = sweeps::forget(&transaction, clock::unix() - SWEEPS, STEP)?;
         transaction.commit()?;
         let most = deliveries.max(incidents).max(failures).max(gone);
+        let most = most.max(sweeps);
         Ok(most as i64 == STEP)
     }
 

@@ -177,7 +177,7 @@ impl Model {
                 }
             }
             Change::Incident { id, body, .. } => drop(self.incidents.insert(*id, body.clone())),
-            Change::Gone { .. } | Change::Probe => {}
+            Change::Gone { .. } | Change::Sweep { .. } | Change::Probe => {}
         }
     }
 
