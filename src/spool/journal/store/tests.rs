@@ -4,14 +4,14 @@ use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
-fn key(route: u8, path: u8) -> Key {
+pub(super) fn key(route: u8, path: u8) -> Key {
     Key {
         route: format!("r{route}").into(),
         path: format!("p{path}").into(),
     }
 }
 
-fn version(n: u64) -> Stamp {
+pub(super) fn version(n: u64) -> Stamp {
     Stamp {
         dev: 1 << 63 | n,
         ino: n,
@@ -386,36 +386,6 @@ fn a_kept_file_is_forgotten_only_when_it_was_gone_for_the_whole_history() {
     let left = store.kept().unwrap();
     let left: Vec<_> = left.iter().map(|(of, _)| &*of.path).collect();
     assert_eq!(left, ["p1", "p2", "p3"]);
-}
-
-#[test]
-fn a_journal_without_room_to_share_it_is_read_by_nobody_until_there_is_room() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("journal.db");
-    let keep = |n| Change::Finished {
-        of: key(0, n),
-        kept: Some(version(1)),
-    };
-    let mut store = Store::open(&path).unwrap().store;
-    assert!(!store.is_alone());
-    store.apply([&keep(0)].into_iter()).unwrap();
-    assert!(store.close());
-    let mut store = Store {
-        alone: true,
-        ..Store::open_as(&path, "exclusive").ok().unwrap()
-    };
-    store.apply([&keep(1)].into_iter()).unwrap();
-    let rows = KeptRows::new(&path, "r0", crate::spool::journal::journal().0);
-    assert_eq!(rows.after("", 9).unwrap(), None);
-
-    let mut store = store.share().unwrap();
-    assert!(!store.is_alone());
-    store.apply([&keep(2)].into_iter()).unwrap();
-    assert_eq!(rows.after("", 9).unwrap().unwrap().len(), 3);
-
-    // Another file at its name is not taken for it.
-    std::fs::rename(&path, path.with_extension("away")).unwrap();
-    assert!(store.share().is_none());
 }
 
 #[test]
