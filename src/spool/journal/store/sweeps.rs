@@ -45,6 +45,8 @@ impl Store {
 /// What SQLite or the disk says.
 pub fn attempts_in(path: &Path) -> Result<HashSet<String>, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    // No worker waits here for a journal that is its writer's alone: it looks another day.
+    connection.busy_timeout(std::time::Duration::ZERO)?;
     let mut query = connection.prepare("SELECT temp FROM attempt")?;
     let rows = query.query_map([], |row| {
         let temp: String = row.get(0)?;
