@@ -5,6 +5,7 @@ use std::io;
 
 use suppaftp::FtpError;
 
+use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::pulse::{Attempt, Stop, WorkerHandle};
 
@@ -77,6 +78,20 @@ impl Trouble {
     /// Waits until the attempt's stage stands in the journal.
     pub fn unless_journalled(handle: &WorkerHandle, attempt: &Attempt) -> Result<(), Self> {
         attempt.journalled(handle)?.map_err(|_| Self::Unwritten)
+    }
+
+    /// The same before a step that cannot be taken back. Where it cannot be written the step is not
+    /// made, and the attempt is where it was `before`.
+    pub fn unless_noted(
+        handle: &WorkerHandle,
+        attempt: &Attempt,
+        before: Stage,
+    ) -> Result<(), Self> {
+        Self::unless_journalled(handle, attempt).inspect_err(|trouble| {
+            if *trouble == Self::Unwritten {
+                attempt.enter(before);
+            }
+        })
     }
 
     /// Names what suppaftp reported. The fence and the interrupt come first: what their dead

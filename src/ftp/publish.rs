@@ -108,15 +108,9 @@ impl Session {
         if !attempt.begin_publishing() {
             return Err(Trouble::Ended);
         }
-        if let Err(trouble) = Trouble::unless_journalled(&self.setup.handle, attempt) {
-            if trouble == Trouble::Unwritten {
-                // No RNFR was sent, and none is. What has the file of an older attempt stays as it
-                // was: the journal may still know that one, and its name is absent.
-                attempt.enter(before);
-            }
-            return Err(trouble);
-        }
-        Ok(())
+        // Where no RNFR is sent, what has the file of an older attempt stays as it was: the journal
+        // may still know that one, and its name is absent.
+        Trouble::unless_noted(&self.setup.handle, attempt, before)
     }
 
     /// Renames the temp to a final name (RFC 959 section 4.1.3).
@@ -347,12 +341,7 @@ fn ask(session: &mut Session, old: &Attempt, fresh: &Attempt) -> Result<Answer, 
         fresh.note_source(stamp);
     }
     fresh.enter(Stage::Publishing);
-    if let Err(trouble) = Trouble::unless_journalled(&session.setup.handle, fresh) {
-        if trouble == Trouble::Unwritten {
-            fresh.enter(Stage::Opened);
-        }
-        return Err(trouble);
-    }
+    Trouble::unless_noted(&session.setup.handle, fresh, Stage::Opened)?;
     match session.rename(&old.temp, &fresh.temp) {
         Ok(()) => {
             failpoint::at("renamed-anew");

@@ -117,13 +117,7 @@ fn take_over(
     }
     fresh.note_source(version);
     fresh.enter(Stage::Sending);
-    if let Err(trouble) = Trouble::unless_journalled(&session.setup.handle, fresh) {
-        if trouble == Trouble::Unwritten {
-            // No RNFR was sent, and none is.
-            fresh.enter(Stage::Opened);
-        }
-        return Err(trouble);
-    }
+    Trouble::unless_noted(&session.setup.handle, fresh, Stage::Opened)?;
     match session.rename(&old.temp, &fresh.temp) {
         Ok(()) => {
             old.enter(Stage::Opened);

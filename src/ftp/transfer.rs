@@ -176,13 +176,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
     let before = attempt.stage();
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(stage);
-    if let Err(trouble) = Trouble::unless_journalled(&handle, attempt) {
-        if trouble == Trouble::Unwritten {
-            // Nor is it sent.
-            attempt.enter(before);
-        }
-        return Err(trouble);
-    }
+    Trouble::unless_noted(&handle, attempt, before)?;
     handle.begin(Phase::Reply, Some(session.setup.timers.reply));
     handle.check()?;
     let position = usize::try_from(from).unwrap_or(usize::MAX);
