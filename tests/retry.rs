@@ -180,7 +180,7 @@ fn one_file_then_a_route_s_all_are_sent_and_their_stories_are_gone() {
 fn a_dead_letter_that_is_sent_again_begins_anew() {
     let server = Server::pyftpdlib(Opts::default());
     block(&server, "bad");
-    let service = settings().route("main", &server, "in").start();
+    let mut service = settings().route("main", &server, "in").start();
     service.put("main", "bad", b"bad");
     dead(&service, "bad", 1);
     let failures = |service: &Ftpulse| -> Vec<u64> {
@@ -202,6 +202,8 @@ fn a_dead_letter_that_is_sent_again_begins_anew() {
     let story = fs::read_to_string(letters(&service).join("bad.why.json")).unwrap();
     let story: Value = serde_json::from_str(&story).unwrap();
     assert!(story["failing_seconds"].as_f64().unwrap() < 10.0, "{story}");
+    // In its order: what a kill in this instant leaves is the matter of letter_crashes.rs.
+    assert_eq!(service.terminate(), Some(0));
     let service = service.kill_and_restart();
     let (code, ..) = retry(&service, true, &["main"]);
     assert_eq!(code, 0);
