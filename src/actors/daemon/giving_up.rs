@@ -161,7 +161,10 @@ impl DaemonActor {
         };
         for path in &revived.files {
             let known = self.routes[route].failed_before.remove(path.as_str());
-            if known.is_some() && self.routes[route].backlog.facts(path).is_none() {
+            if let Some(facts) = self.routes[route].backlog.facts(path) {
+                // What is in doubt stays to be settled.
+                (facts.failures, facts.failing) = (0, None);
+            } else if known.is_some() {
                 self.note_forgotten(route, path);
             }
         }
