@@ -187,6 +187,7 @@ impl Builder {
         Some(Route {
             name: route.into(),
             server,
+            active: None,
             uploaders: s.whole(&name("uploaders")),
             include: s.patterns(&name("include")),
             exclude: s.patterns(&name("exclude")),
@@ -279,6 +280,7 @@ impl Builder {
             user,
             password,
             folder: place.folder,
+            tls: None,
         })
     }
 
@@ -402,6 +404,8 @@ fn timers(s: &Settings) -> Timers {
         disk: s.duration("timers.disk"),
         compute: s.duration("timers.compute"),
         dns: s.duration("timers.dns"),
+        listen: s.duration("timers.listen"),
+        tls: s.duration("timers.tls"),
         idle_session: s.duration("timers.idle_session"),
     }
 }

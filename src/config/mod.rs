@@ -16,11 +16,13 @@ mod secret;
 mod server;
 mod settings;
 mod suggest;
+mod tls;
 mod value;
 
 pub use fault::{Fault, Faults};
 pub use model::*;
 pub use publishing::{OnConflict, Publishing};
+pub use tls::{Active, Tls};
 
 use fault::Wrong;
 use layer::Layer;
