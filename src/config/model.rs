@@ -106,8 +106,12 @@ pub struct Timers {
     pub disk: Duration,
     /// How long a phase may compute.
     pub compute: Duration,
+    /// The server's connect to us (active mode).
+    pub listen: Duration,
     /// A name look-up.
     pub dns: Duration,
+    /// A TLS handshake.
+    pub tls: Duration,
     /// How long an idle session is kept.
     pub idle_session: Duration,
 }
@@ -134,6 +138,8 @@ pub struct Route {
     pub spool: PathBuf,
     /// Where the files go.
     pub server: Server,
+    /// The server opens the data connections (active mode); none: we do.
+    pub active: Option<super::Active>,
     /// Slots of this route.
     pub uploaders: u32,
     /// What is taken: shell patterns on the path below the spool.
@@ -178,6 +184,8 @@ pub struct Server {
     /// Remote folder after percent-decoding: empty for the login folder, `/…` if absolute
     /// (RFC 1738 section 3.2.2).
     pub folder: String,
+    /// How TLS is spoken; none: plain FTP.
+    pub tls: Option<super::Tls>,
 }
 
 impl Server {
