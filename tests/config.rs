@@ -22,6 +22,7 @@ const SERVER: (&str, &str) = (
     "FTPULSE__ROUTES__MAIN__SERVER",
     "ftp://user@ftp.example.net/incoming",
 );
+const TLS: (&str, &str) = ("FTPULSE__ROUTES__MAIN__SERVER", "ftpes://user@host/in");
 const PASSWORD: (&str, &str) = ("FTPULSE__ROUTES__MAIN__PASSWORD", SECRET);
 const MINIMAL: [(&str, &str); 3] = [SPOOL, SERVER, PASSWORD];
 
@@ -140,10 +141,13 @@ const BAD: &[Bad] = &[
     // The server and its user.
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user:hunter2-Zq9@host/in")], &["ftp://user:(secret)@host/in", "holds a password", "password_file"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user:hunter2-Zq9@host:99999/in")], &["(secret)", "invalid port number"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "user:hunter2-Zq9@host/in")], &["no scheme", "write ftp:// before it"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftpes://user@host/in")], &["TLS is not available in this version", "plain FTP only"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftps://user@host/in")], &["TLS is not available in this version", "in clear"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "sftp://user@host/in")], &["no FTP server", "write ftp://"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "user:hunter2-Zq9@host/in")], &["no scheme", "write ftpes:// or ftp:// before it"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftpes://user@host//in")], &["an empty part in its path"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftps://user@0x7f.1")], &["would be read as 127.0.0.1"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftps://user:hunter2-Zq9@host:0")], &["(secret)", "ftpes://user@host:port/folder (explicit TLS), ftps:// (implicit TLS) or ftp:// (plain)"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftps://user@host:0")], &["port 0", "none for the usual one"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "https://user@host/in")], &["no FTP server", "write ftpes://"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "sftp://user@host/in")], &["no FTP server", "ftps:// or ftp://user@host/folder"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://host/in")], &["routes.main.user, not set", "no user", "ftp://USER@host"]),
     Env(&[("FTPULSE__ROUTES__MAIN__USER", "other")], &["routes.main.user", "\"other\", but \"user\" in routes.main.server", "remove one of both"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://us%0D%0AQUIT@host/in")], &["CR, LF and NUL"]),
@@ -156,6 +160,32 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user:21/hunter2-Zq9@host"), ("FTPULSE__ROUTES__MAIN__USER", "user")], &["its path holds an @", "write %40"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@host/in;type=a")], &["always binary", "remove ;type="]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@0x7f.1/in")], &["would be read as 127.0.0.1"]),
+    // TLS.
+    File("ca_file = \"/etc/ca.pem\"", &["routes.main.ca_file", "bad.toml:5", "routes.main.server", "bad.toml:3) is plain ftp://", "write ftpes:// in routes.main.server, or remove ca_file"]),
+    File("client_certificate = \"/etc/c.pem\"\nclient_key = \"hunter2-Zq9\"", &["routes.main.client_certificate", "routes.main.client_key", "2 faults", "remove client_key"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__TLS_VERIFY", "false")], &["routes.main.tls_verify, from FTPULSE__ROUTES__MAIN__TLS_VERIFY", "plain ftp://", "or remove tls_verify"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__CA_FILE", "/no/such.pem")], &["routes.main.ca_file, from FTPULSE__ROUTES__MAIN__CA_FILE", "\"/no/such.pem\": No such file", "in PEM", "what the system trusts"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__CA_FILE", "/dev/null")], &["routes.main.ca_file", "not a regular file"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__CA_FILE", "ca.pem")], &["routes.main.ca_file", "\"ca.pem\"", "an absolute path"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__TLS_VERIFY", "no")], &["routes.main.tls_verify", "true or false"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__CLIENT_CERTIFICATE", "/etc/c.pem")], &["routes.main.client_certificate", "a certificate without its key", "set routes.main.client_key_file"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__CLIENT_KEY", SECRET)], &["routes.main.client_key", "a key without its certificate (not shown)", "set routes.main.client_certificate"]),
+    Env(&[TLS, ("FTPULSE__ROUTES__MAIN__CLIENT_KEY", SECRET), ("FTPULSE__ROUTES__MAIN__CLIENT_KEY_FILE", "/x")], &["both routes.main.client_key", "remove one of both"]),
+    Env(&[TLS, ("SSL_CERT_FILE", "/no/such.pem")], &["routes.main.ca_file, not set", "no certificate that this system trusts: ", "/no/such.pem", "install the package ca-certificates, or set FTPULSE__ROUTES__MAIN__CA_FILE"]),
+    Env(&[("FTPULSE__TIMERS__TLS", "1h")], &["timers.tls", "10ms to 10m; default 10s"]),
+    // Active mode.
+    File("mode = \"activ\"", &["routes.main.mode", "passive, active", "did you mean \"active\"?"]),
+    File("active_address = \"192.0.2.7\"", &["routes.main.active_address", "but routes.main.mode is passive", "set routes.main.mode to active, or remove active_address"]),
+    File("active_ports = \"5000-5100\"", &["routes.main.active_ports", "or remove active_ports"]),
+    File("mode = \"active\"\nactive_address = \"ftp.example.net\"", &["routes.main.active_address", "\"ftp.example.net\"", "the IP address of one host", "no port, no host name"]),
+    File("mode = \"active\"\nactive_address = \"0.0.0.0\"", &["routes.main.active_address", "the IP address of one host"]),
+    File("mode = \"active\"\nactive_ports = \"50000\"", &["routes.main.active_ports", "\"50000\"", "two ports with - between them", "such as \"50000-50100\""]),
+    File("mode = \"active\"\nactive_ports = 50000", &["routes.main.active_ports", "the number 50000", "such as \"50000-50100\""]),
+    File("mode = \"active\"\nactive_ports = \"50100-50000\"", &["routes.main.active_ports", "the lower one first"]),
+    File("mode = \"active\"\nactive_ports = \"0-70000\"", &["routes.main.active_ports", "1 to 65535"]),
+    File("mode = \"active\"\nuploaders = 3\nactive_ports = \"50000-50001\"", &["routes.main.active_ports", "2 ports for 3 uploaders", "at least as many ports as uploaders, here 3", "lower routes.main.uploaders"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://u@[::1]"), ("FTPULSE__ROUTES__MAIN__MODE", "active"), ("FTPULSE__ROUTES__MAIN__ACTIVE_ADDRESS", "127.0.0.1")], &["routes.main.active_address", "127.0.0.1, but the server's address is ::1", "IPv4 or IPv6"]),
+    Env(&[("FTPULSE__TIMERS__LISTEN", "0s")], &["timers.listen", "10ms to 24h; default 60s"]),
     // Secrets.
     Env(&[("FTPULSE__ROUTES__MAIN__PASSWORD", "-")], &["routes.main.password, not set", "set FTPULSE__ROUTES__MAIN__PASSWORD_FILE="]),
     Env(&[("FTPULSE__ROUTES__MAIN__PASSWORD_FILE", "/run/x")], &["both routes.main.password (FTPULSE__ROUTES__MAIN__PASSWORD) and routes.main.password_file", "remove one of both"]),
@@ -176,8 +206,6 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "leese")], &["heartbeat.policy", "did you mean \"lease\"?"]),
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "4s")], &["heartbeat.lease", "at least three intervals, here 12s"]),
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "100ms")], &["heartbeat.lease_floor", "at most heartbeat.interval"]),
-    File("mode = \"active\"", &["routes.main.mode", "not available in this version", "passive"]),
-    File("tls_verify = false", &["routes.main.tls_verify", "not available in this version; remove it or set it to true"]),
     File("ready_suffix = \"\"", &["routes.main.ready_suffix", "an empty text", "1 to 100 bytes, such as .ready", "remove the key"]),
     Env(&[("FTPULSE__ROUTES__MAIN__READY_SUFFIX", "")], &["routes.main.ready_suffix, from FTPULSE__ROUTES__MAIN__READY_SUFFIX", "every file would be its own marker"]),
     File("ready_suffix = \"/done\"", &["routes.main.ready_suffix", "beside its file, in the same folder", "write another suffix"]),
@@ -191,7 +219,6 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__ROUTES__MAIN__TEMP_PATTERN", "{name}.{agent}.{token}")], &["routes.main.temp_pattern, from FTPULSE__ROUTES__MAIN__TEMP_PATTERN", "neither {name} nor {token}"]),
     File("remote_marker = \"done\"", &["routes.main.remote_marker", "without {name}", "share one marker", "such as {name}.done", "remove the key"]),
     File("remote_marker = \"{name}\"", &["routes.main.remote_marker", "would replace the file"]),
-    File("client_key = \"hunter2-Zq9\"", &["routes.main.client_key", "not shown", "not available in this version; remove it"]),
     File("direction = \"get\"", &["not available in this version; remove it or set it to put"]),
     Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval", "remove it or set it to 500ms"]),
     Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1ms")], &["retry.give_up_after", "1s to 365d"]),
@@ -554,7 +581,7 @@ fn settings_of_a_later_version_may_stand_at_their_default() {
     let mut env = MINIMAL.to_vec();
     env.extend([
         ("FTPULSE__HEARTBEAT__POLICY", "count"),
-        ("FTPULSE__TIMERS__TLS", "10000ms"),
+        ("FTPULSE__WATCHDOG__WINDOW", "3000ms"),
         ("FTPULSE__ROUTES__MAIN__TLS_VERIFY", "true"),
         ("FTPULSE__ROUTES__MAIN__RATE_LIMIT", "none"),
     ]);
@@ -563,7 +590,7 @@ fn settings_of_a_later_version_may_stand_at_their_default() {
         loaded
             .settings
             .iter()
-            .all(|setting| setting.key != "timers.tls"),
+            .all(|setting| setting.key != "watchdog.window"),
         "it has no effect"
     );
 }

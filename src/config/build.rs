@@ -5,8 +5,9 @@ use super::fault::Wrong;
 use super::keys;
 use super::model::*;
 use super::secret;
-use super::server::{self, is_clean};
+use super::server::{self, Security, is_clean};
 use super::settings::{DEFAULT, Settings};
+use super::tls;
 use super::value::Typed;
 use super::{Loaded, Setting};
 use crate::core::lease::Terms;
@@ -20,6 +21,8 @@ pub(super) struct Builder {
     warnings: Vec<String>,
     /// What replaces the written value in the list of effective settings, with its origin.
     effective: BTreeMap<String, (String, String)>,
+    /// What the system trusts, once a route has asked for it.
+    roots: Option<tls::Roots>,
 }
 
 /// Builds the model; the settings come back if there is any fault.
@@ -32,6 +35,7 @@ pub(super) fn build(
         settings,
         warnings,
         effective: BTreeMap::new(),
+        roots: None,
     };
     if need_a_route {
         builder.need_a_route();
@@ -129,6 +133,7 @@ impl Builder {
             }
         }
         self.warnings.extend(super::publishing::warnings(s));
+        self.warnings.extend(tls::warnings(s));
         for (name, why) in idle {
             let origin = self.settings.origin(&name);
             let text = format!("{name} (from {origin}) has no effect: {why}");
@@ -187,7 +192,7 @@ impl Builder {
         Some(Route {
             name: route.into(),
             server,
-            active: None,
+            active: super::active::of(s, route),
             uploaders: s.whole(&name("uploaders")),
             include: s.patterns(&name("include")),
             exclude: s.patterns(&name("exclude")),
@@ -267,8 +272,14 @@ impl Builder {
             _ => None,
         };
         let user = self.user(route, place.as_ref());
+        let client_key = self.secret(&name("client_key"));
         let (place, user, password) = (place?, user?, password?);
-        if !password.reveal().is_empty() {
+        let s = &mut self.settings;
+        let tls = match place.security {
+            Security::Plain => None,
+            security => Some(tls::of(s, route, security, client_key, &mut self.roots)?),
+        };
+        if tls.is_none() && !password.reveal().is_empty() {
             self.warnings.push(format!(
                 "{}: plain ftp:// sends the password and the files in clear",
                 name("server")
@@ -280,7 +291,7 @@ impl Builder {
             user,
             password,
             folder: place.folder,
-            tls: None,
+            tls,
         })
     }
 
@@ -340,7 +351,8 @@ impl Builder {
         }
         if let Some(path) = s.path(&from) {
             let origin = s.origin(&from).to_owned();
-            let text = secret::from_file(&path, &from, Some(&origin));
+            let form = secret::Form::of(name);
+            let text = secret::from_file(&path, form, &from, Some(&origin));
             let text = text.map_err(|fault| s.faults.push(fault)).ok()?;
             let origin = format!("{}, named by {origin}", path.display());
             self.effective
@@ -400,11 +412,11 @@ fn timers(s: &Settings) -> Timers {
         data_connect_attempts: s.whole("timers.data_connect_attempts"),
         data_connect_interval: s.duration("timers.data_connect_interval"),
         transfer_put: s.duration_or_none("timers.transfer_put"),
+        listen: s.duration("timers.listen"),
         stall: s.duration("timers.stall"),
         disk: s.duration("timers.disk"),
         compute: s.duration("timers.compute"),
         dns: s.duration("timers.dns"),
-        listen: s.duration("timers.listen"),
         tls: s.duration("timers.tls"),
         idle_session: s.duration("timers.idle_session"),
     }

@@ -33,6 +33,10 @@ pub enum Kind {
     Patterns,
     /// An IP address and a port.
     Address,
+    /// The IP address of one host.
+    Ip,
+    /// A range of ports.
+    Ports,
     /// The URL of a destination.
     Server,
 }
@@ -113,8 +117,8 @@ impl Key {
 }
 
 use Kind::{
-    Address, Bool, Choice, Duration, DurationOrNone, Path, Patterns, Secret, SecretFile, Server,
-    Share, Size, SizeOrNone, Text, Whole,
+    Address, Bool, Choice, Duration, DurationOrNone, Ip, Path, Patterns, Ports, Secret, SecretFile,
+    Server, Share, Size, SizeOrNone, Text, Whole,
 };
 
 /// Every setting, in the order of the documentation.
@@ -146,12 +150,12 @@ pub static KEYS: &[Key] = &[
     Key::new("timers.data_connect_interval", Duration("10ms", "1h"), "2s", "Pause between two of them."),
     Key::new("timers.transfer_put", DurationOrNone("10ms", "30d"), "none", "Bound on a whole upload, drain included; none: only timers.stall bounds it."),
     Key::new("timers.transfer_get", DurationOrNone("10ms", "30d"), "none", "Bound on a whole download or listing.").later(),
-    Key::new("timers.listen", Duration("10ms", "24h"), "60s", "The server's connect to us (active mode).").later(),
+    Key::new("timers.listen", Duration("10ms", "24h"), "60s", "The server's connect to us (active mode)."),
     Key::new("timers.stall", Duration("10ms", "24h"), "30s", "How long a living peer may take no byte."),
     Key::new("timers.disk", Duration("10ms", "24h"), "30s", "How long a local file operation may stand still."),
     Key::new("timers.compute", Duration("10ms", "24h"), "10m", "How long a phase may compute."),
     Key::new("timers.dns", Duration("10ms", "10m"), "10s", "A name look-up."),
-    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake.").later(),
+    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake."),
     Key::new("timers.idle_session", Duration("10ms", "24h"), "30s", "How long an idle session is kept."),
 
     Key::new("retry.first", Duration("10ms", "1h"), "1s", "The first pause after a failed attempt; doubled at each further one."),
@@ -185,14 +189,14 @@ pub static KEYS: &[Key] = &[
     Key::absent("routes.NAME.password", Secret, "secret", "Login password; better given by password_file."),
     Key::absent("routes.NAME.password_file", SecretFile, "/run/secrets/ftp", "File that holds the password; one trailing newline is cut."),
     Key::new("routes.NAME.uploaders", Whole(1, 256), "2", "Concurrent uploads of this route."),
-    Key::new("routes.NAME.mode", Choice(&["passive"], &["active"]), "passive", "Who opens the data connection: we (passive) or the server (active)."),
-    Key::absent("routes.NAME.active_address", Text, "192.0.2.7", "Address that is told to the server (active mode).").later(),
-    Key::absent("routes.NAME.active_ports", Text, "50000-50100", "Ports to listen on (active mode).").later(),
-    Key::absent("routes.NAME.ca_file", Path, "/etc/ssl/ca.pem", "Certificates that are trusted (TLS).").later(),
-    Key::absent("routes.NAME.client_certificate", Path, "/etc/ssl/client.pem", "Our certificate (TLS).").later(),
-    Key::absent("routes.NAME.client_key", Secret, "-----BEGIN PRIVATE KEY-----", "Its key (TLS).").later(),
-    Key::absent("routes.NAME.client_key_file", SecretFile, "/run/secrets/ftp-key", "File that holds the key (TLS).").later(),
-    Key::new("routes.NAME.tls_verify", Bool, "true", "Whether the server's certificate is verified (TLS).").later(),
+    Key::new("routes.NAME.mode", Choice(&["passive", "active"], &[]), "passive", "Who opens the data connection: we (passive) or the server (active)."),
+    Key::absent("routes.NAME.active_address", Ip, "192.0.2.7", "Address that is told to the server, where it is not that of the control connection, as behind NAT (active mode)."),
+    Key::absent("routes.NAME.active_ports", Ports, "50000-50100", "Ports to listen on, any by default (active mode)."),
+    Key::absent("routes.NAME.ca_file", Path, "/etc/ssl/ca.pem", "Certificates that are trusted, in PEM, in place of the system's (TLS)."),
+    Key::absent("routes.NAME.client_certificate", Path, "/etc/ssl/client.pem", "Our certificate, in PEM, with those between it and its root after it (TLS)."),
+    Key::absent("routes.NAME.client_key", Secret, "-----BEGIN PRIVATE KEY-----", "Its key, in PEM; better given by client_key_file (TLS)."),
+    Key::absent("routes.NAME.client_key_file", SecretFile, "/run/secrets/ftp-key", "File that holds the key (TLS)."),
+    Key::new("routes.NAME.tls_verify", Bool, "true", "Whether the server's certificate is verified (TLS)."),
     Key::new("routes.NAME.include", Patterns, "*", "What is taken: shell patterns on the path below the spool."),
     Key::new("routes.NAME.exclude", Patterns, "", "What is left out: shell patterns on the path below the spool."),
     Key::new("routes.NAME.recursive", Bool, "true", "Whether folders below the spool are watched."),

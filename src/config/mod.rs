@@ -2,6 +2,7 @@
 //! crate, then checked as a whole. It collects every fault before it refuses, clamps nothing,
 //! touches nothing, and prints no secret.
 
+mod active;
 mod build;
 pub mod change;
 mod env;
@@ -19,10 +20,11 @@ mod suggest;
 mod tls;
 mod value;
 
+pub use active::Active;
 pub use fault::{Fault, Faults};
 pub use model::*;
 pub use publishing::{OnConflict, Publishing};
-pub use tls::{Active, Tls};
+pub use tls::Tls;
 
 use fault::Wrong;
 use layer::Layer;
@@ -115,7 +117,7 @@ fn load_for(sources: Sources, need_a_route: bool) -> Result<Loaded, Faults> {
 /// # Errors
 /// Why there is none, in words; nothing of the content is quoted.
 pub fn secret_file(path: &Path) -> Result<Secret, String> {
-    secret::read(path).map(Secret::new)
+    secret::read(path, secret::Form::Line).map(Secret::new)
 }
 
 fn named_file(sources: &Sources, faults: &mut Vec<Fault>) -> Option<(PathBuf, &'static str)> {

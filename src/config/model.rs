@@ -106,11 +106,11 @@ pub struct Timers {
     pub disk: Duration,
     /// How long a phase may compute.
     pub compute: Duration,
-    /// A name look-up.
-    pub dns: Duration,
     /// The server's connect to us (active mode).
     pub listen: Duration,
-    /// A TLS handshake, and the end of TLS.
+    /// A name look-up.
+    pub dns: Duration,
+    /// A TLS handshake.
     pub tls: Duration,
     /// How long an idle session is kept.
     pub idle_session: Duration,
@@ -184,7 +184,7 @@ pub struct Server {
     /// Remote folder after percent-decoding: empty for the login folder, `/…` if absolute
     /// (RFC 1738 section 3.2.2).
     pub folder: String,
-    /// How its connections are secured; none for plain FTP.
+    /// How TLS is spoken; none: plain FTP.
     pub tls: Option<super::Tls>,
 }
 

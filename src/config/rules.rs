@@ -16,6 +16,8 @@ pub(super) fn check(settings: &mut Settings) {
         folders(settings, name);
         ready_suffix(settings, name);
         super::publishing::check(settings, name);
+        super::tls::check(settings, name);
+        super::active::check(settings, name);
         state(settings, name);
         for other in names.iter().skip(index + 1) {
             spools(settings, name, other);

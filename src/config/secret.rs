@@ -11,28 +11,45 @@ use std::path::Path;
 // Far above any password or token; it keeps a wrong path from filling the memory.
 const LENGTH_MAX: u64 = 64 * 1024;
 
+/// What a secret looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// One line.
+    Line,
+    /// Lines, as PEM has them.
+    Lines,
+}
+
+impl Form {
+    /// That of a setting.
+    pub fn of(name: &str) -> Self {
+        match name.ends_with(".client_key") {
+            true => Self::Lines,
+            false => Self::Line,
+        }
+    }
+}
+
 /// Reads a secret from its file.
-pub(super) fn from_file(path: &Path, key: &str, origin: Option<&str>) -> Result<String, Fault> {
-    read(path).map_err(|why| {
+pub(super) fn from_file(
+    path: &Path,
+    form: Form,
+    key: &str,
+    origin: Option<&str>,
+) -> Result<String, Fault> {
+    read(path, form).map_err(|why| {
         let found = format!("the file {path:?}: {why}");
-        let allowed = "a readable file with the secret in its first line";
+        let allowed = match form {
+            Form::Line => "a readable file with the secret in its first line",
+            Form::Lines => "a readable file with the key, in PEM",
+        };
         Wrong::new(found, allowed, "put the secret there, or name another file").of(key, origin)
     })
 }
 
 /// The secret in a file; otherwise why there is none, without quoting it.
-pub(super) fn read(path: &Path) -> Result<String, String> {
-    let facts = path.metadata().map_err(|error| error.to_string())?;
-    if !facts.is_file() {
-        return Err("it is not a regular file".into());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let read = file.take(LENGTH_MAX + 1).read_to_end(&mut bytes);
-    read.map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LENGTH_MAX {
-        return Err(format!("it is longer than {LENGTH_MAX} bytes"));
-    }
+pub(super) fn read(path: &Path, form: Form) -> Result<String, String> {
+    let bytes = bytes(path, LENGTH_MAX)?;
     let mut text = String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned())?;
     if text.ends_with('\n') {
         text.pop();
@@ -43,8 +60,24 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     if text.is_empty() {
         return Err("it is empty".into());
     }
-    if !is_clean(&text) {
+    if form == Form::Line && !is_clean(&text) {
         return Err("it holds more than one line, or a NUL".into());
     }
     Ok(text)
+}
+
+/// The content of a regular file of up to `max` bytes; otherwise why there is none.
+pub(super) fn bytes(path: &Path, max: u64) -> Result<Vec<u8>, String> {
+    let facts = path.metadata().map_err(|error| error.to_string())?;
+    if !facts.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    let read = file.take(max + 1).read_to_end(&mut bytes);
+    read.map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > max {
+        return Err(format!("it is longer than {max} bytes"));
+    }
+    Ok(bytes)
 }

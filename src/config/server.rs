@@ -1,7 +1,7 @@
 //! The URL of a destination, read as RFC 1738 section 3.2.2 has it: the path is relative to
 //! the login folder, `%2F` at its start makes it absolute. It refuses passwords in the URL,
-//! what it would have to guess at, and TLS, which this version does not speak: it never falls
-//! back to plain FTP on its own. No refusal quotes a password.
+//! and what it would have to guess at. The scheme alone says whether TLS is spoken. No refusal
+//! quotes a password.
 
 use super::fault::Wrong;
 use percent_encoding::percent_decode_str;
@@ -14,13 +14,26 @@ pub(super) struct Place {
     /// Host name or address literal, without brackets.
     pub host: String,
     pub port: u16,
+    pub security: Security,
     /// Decoded; none if the URL names no user.
     pub user: Option<String>,
     /// Decoded; empty for the login folder.
     pub folder: String,
 }
 
-const ALLOWED: &str = "a URL ftp://user@host:port/folder without a password";
+/// What protects the control connection, and with it the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Security {
+    /// `ftp://`: nothing.
+    Plain,
+    /// `ftpes://`: TLS, asked for by AUTH TLS (RFC 4217).
+    Explicit,
+    /// `ftps://`: TLS from the first byte on.
+    Implicit,
+}
+
+pub(super) const ALLOWED: &str = "a URL ftpes://user@host:port/folder (explicit TLS), ftps:// \
+    (implicit TLS) or ftp:// (plain), without a password";
 
 /// Reads the URL of a destination.
 pub(super) fn parse(text: &str) -> Result<Place, Wrong> {
@@ -28,14 +41,15 @@ pub(super) fn parse(text: &str) -> Result<Place, Wrong> {
         let found = format!("{:?}: {why}", redact(text));
         Err(Wrong::new(found, ALLOWED, way_out))
     };
-    if let Err((why, way_out)) = scheme(text) {
-        return refuse(why, way_out);
-    }
+    let security = match security(text) {
+        Ok(security) => security,
+        Err((why, way_out)) => return refuse(why, way_out),
+    };
     let seen = RefCell::new(Vec::new());
     let note = |violation| seen.borrow_mut().push(violation);
     let url = match Url::options()
         .syntax_violation_callback(Some(&note))
-        .parse(text)
+        .parse(&as_ftp(text))
     {
         Ok(url) => url,
         Err(error) => return refuse(&error.to_string(), "repair the URL"),
@@ -63,11 +77,15 @@ pub(super) fn parse(text: &str) -> Result<Place, Wrong> {
         Some(Host::Domain(name)) if !name.is_empty() => name.to_owned(),
         _ => return refuse("it names no host", "name the host"),
     };
-    let port = url.port_or_known_default().unwrap_or(21);
+    let port = url.port().or_else(|| written_port(text));
+    let port = port.unwrap_or(match security {
+        Security::Plain | Security::Explicit => 21,
+        Security::Implicit => 990,
+    });
     if port == 0 {
         return refuse(
             "port 0 cannot be connected to",
-            "name another port, or none for 21",
+            "name another port, or none for the usual one",
         );
     }
     let Some(user) = decode(url.username()) else {
@@ -81,6 +99,7 @@ pub(super) fn parse(text: &str) -> Result<Place, Wrong> {
         Ok(folder) => Ok(Place {
             host,
             port,
+            security,
             user,
             folder,
         }),
@@ -90,18 +109,32 @@ pub(super) fn parse(text: &str) -> Result<Place, Wrong> {
 
 type Refusal = (&'static str, &'static str);
 
-fn scheme(text: &str) -> Result<(), Refusal> {
+fn security(text: &str) -> Result<Security, Refusal> {
     let Some((scheme, _)) = text.split_once("://") else {
-        return Err(("it has no scheme", "write ftp:// before it"));
+        return Err(("it has no scheme", "write ftpes:// or ftp:// before it"));
     };
     match scheme.to_ascii_lowercase().as_str() {
-        "ftp" => Ok(()),
-        "ftps" | "ftpes" => Err((
-            "TLS is not available in this version, which speaks plain FTP only",
-            "wait for a later version, or write ftp:// if password and files may travel in clear",
+        "ftp" => Ok(Security::Plain),
+        "ftpes" => Ok(Security::Explicit),
+        "ftps" => Ok(Security::Implicit),
+        _ => Err((
+            "this is no FTP server",
+            "write ftpes://, ftps:// or ftp://user@host/folder",
         )),
-        _ => Err(("this is no FTP server", "write ftp://user@host/folder")),
     }
+}
+
+/// The text with the scheme whose rules hold for all: the parser does not know the others.
+fn as_ftp(text: &str) -> String {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    format!("ftp://{rest}")
+}
+
+/// The port as it was written: the parser leaves out the one that is usual for `ftp://`.
+fn written_port(text: &str) -> Option<u16> {
+    let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split('/').next()?;
+    authority.rsplit_once(':')?.1.parse().ok()
 }
 
 /// What the URL parser would silently repair, and this program refuses to guess at.

@@ -9,7 +9,8 @@ use super::server::{self, Place};
 use super::suggest;
 use ::config::{Value, ValueKind};
 use bytesize::ByteSize;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Component, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(super) enum Typed {
     Text(String),
     Patterns(Vec<String>),
     Address(SocketAddr),
+    Ip(IpAddr),
+    Ports(RangeInclusive<u16>),
     Server(Place),
 }
 
@@ -98,6 +101,8 @@ pub(super) fn read(key: &Key, value: &ValueKind) -> Result<Typed, Wrong> {
         (Kind::Text, ValueKind::String(text)) => Some(Typed::Text(text.clone())),
         (Kind::Patterns, ValueKind::Array(items)) => return patterns(key, items),
         (Kind::Address, ValueKind::String(text)) => text.parse().ok().map(Typed::Address),
+        (Kind::Ip, ValueKind::String(text)) => ip(text).map(Typed::Ip),
+        (Kind::Ports, ValueKind::String(text)) => ports(text).map(Typed::Ports),
         (Kind::Server, ValueKind::String(text)) => return server::parse(text).map(Typed::Server),
         _ => None,
     };
@@ -131,6 +136,21 @@ fn path(text: &str) -> Option<PathBuf> {
     let climbs = path.components().any(|part| part == Component::ParentDir);
     let fits = path.is_absolute() && !climbs && !text.contains('\0');
     fits.then(|| path.components().collect())
+}
+
+/// The address of one host.
+fn ip(text: &str) -> Option<IpAddr> {
+    let broadcast = IpAddr::V4(Ipv4Addr::BROADCAST);
+    let one = |ip: &IpAddr| !ip.is_unspecified() && !ip.is_multicast() && *ip != broadcast;
+    text.parse().ok().filter(one)
+}
+
+/// `FIRST-LAST`, both included.
+fn ports(text: &str) -> Option<RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-')?;
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let ports = port(first)?..=port(last)?;
+    (!ports.is_empty()).then_some(ports)
 }
 
 fn choice(
@@ -233,7 +253,9 @@ pub(super) fn allowed(key: &Key) -> String {
         Kind::Text => "a text".into(),
         Kind::Patterns => "a list of shell patterns; by variable, with commas between them".into(),
         Kind::Address => "an IP address and a port".into(),
-        Kind::Server => "a URL ftp://user@host:port/folder without a password".into(),
+        Kind::Ip => "the IP address of one host".into(),
+        Kind::Ports => "two ports with - between them, 1 to 65535, the lower one first".into(),
+        Kind::Server => server::ALLOWED.into(),
     };
     match key.default {
         Some("") => format!("{kind}; default none"),
@@ -316,6 +338,8 @@ fn way_out(key: &Key, value: &ValueKind) -> String {
         Kind::Address => {
             "write it such as 127.0.0.1:9188, 0.0.0.0:9188 or [::1]:9188; no host name"
         }
+        Kind::Ip => "write it such as \"192.0.2.7\" or \"2001:db8::7\"; no port, no host name",
+        Kind::Ports => "write them such as \"50000-50100\"",
         Kind::Secret | Kind::Text | Kind::Server => "write it in quotes",
         Kind::Choice(..) => "write one of these, in quotes",
     };

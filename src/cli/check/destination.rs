@@ -1,7 +1,6 @@
 //! What is tried: each remote folder of each login once, whatever the number of routes that lead
 //! there; and what can be found out about it, as one line each.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Config, Route};
@@ -37,29 +36,19 @@ impl Destination {
 
 /// The destinations of a configuration, in the order of their routes.
 pub fn of(config: &Config) -> Vec<Destination> {
-    let mut places: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut found: Vec<Destination> = Vec::new();
     for (name, route) in &config.routes {
-        let server = &route.server;
-        let place = (
-            // What is asked of it hangs on this, too.
-            format!(
-                "{} {:?} {}",
-                server.key(),
-                route.verify,
-                server.password.reveal()
-            ),
-            server.folder.clone(),
-        );
-        match places.get(&place).and_then(|index| found.get_mut(*index)) {
+        // What is asked of a server hangs on more than its place.
+        let same = |known: &&mut Destination| {
+            let (a, b) = (&known.route, route);
+            a.server == b.server && a.active == b.active && a.verify == b.verify
+        };
+        match found.iter_mut().find(same) {
             Some(known) => known.routes.push(name.clone()),
-            None => {
-                places.insert(place, found.len());
-                found.push(Destination {
-                    route: Arc::clone(route),
-                    routes: vec![name.clone()],
-                });
-            }
+            None => found.push(Destination {
+                route: Arc::clone(route),
+                routes: vec![name.clone()],
+            }),
         }
     }
     found
