@@ -7,6 +7,10 @@
     clippy::print_stderr
 )] // a panic is how a test says no
 
+#[path = "support/certificates.rs"]
+mod certificates;
+
+use certificates::Authority;
 use ftpulse::config::{self, After, LogFormat, Order, Sources, Verify, keys};
 use std::fmt::Write as _;
 use std::fs;
@@ -295,6 +299,61 @@ fn table_of_bad_inputs_each_ends_with_2_and_says_what_where_and_what_to_do() {
     }
     println!("{} bad inputs", BAD.len());
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The content of the bad file, the settings, the words of the message.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+
+#[test]
+fn files_of_tls_that_cannot_be_used_are_named_and_no_key_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, other) = (Authority::new(), Authority::new());
+    let ca = authority.write(folder.path());
+    let (certificate, _) = authority.client().write(folder.path(), "client");
+    let (_, strange) = other.client().write(folder.path(), "strange");
+    let [ca, certificate, strange] = [&ca, &certificate, &strange].map(|p| p.to_str().unwrap());
+    let bad = folder.path().join("bad");
+    let bad = bad.to_str().unwrap();
+    let cut = &authority.certificate.replace("MII", "AII");
+    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nhunter2-Zq9\n";
+    let weak = "-----BEGIN PRIVATE KEY-----\naHVudGVyMi1acTk=\n-----END PRIVATE KEY-----\n";
+    #[rustfmt::skip]
+    let cases: &[Case<'_>] = &[
+        ("", &[("CA_FILE", bad)], &["routes.main.ca_file", "it is empty", "name another file"]),
+        ("hunter2-Zq9", &[("CA_FILE", bad)], &["no certificate in PEM is in it"]),
+        ("0\u{1}", &[("CA_FILE", bad)], &["no certificate in PEM", "openssl x509 -inform der"]),
+        (cut, &[("CA_FILE", bad)], &["its certificate 1 is damaged"]),
+        ("-----BEGIN CERTIFICATE-----\nMIIB", &[("CA_FILE", bad)], &["its PEM is damaged"]),
+        (weak, &[("CA_FILE", bad)], &["no certificate in PEM is in it"]),
+        ("x", &[("CLIENT_CERTIFICATE", bad), ("CLIENT_KEY_FILE", strange)], &["routes.main.client_certificate", "no certificate in PEM is in it", "remove it with its key"]),
+        ("", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["client_key_file, from FTPULSE__ROUTES__MAIN__CLIENT_KEY_FILE", "it is empty", "with the key, in PEM"]),
+        ("hunter2-Zq9", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["client_key_file", "no private key in PEM", "BEGIN PRIVATE KEY"]),
+        (encrypted, &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["an encrypted key", "openssl pkey"]),
+        (weak, &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["a key that cannot be used", "RSA"]),
+        ("", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY", encrypted)], &["routes.main.client_key, from FTPULSE__ROUTES__MAIN__CLIENT_KEY\n", "an encrypted key"]),
+        ("", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", strange)], &["client_key_file", "does not fit the first certificate in", "client.pem", "to the start of its file"]),
+        ("", &[("CLIENT_CERTIFICATE", ca), ("CLIENT_KEY_FILE", "/no/such.key")], &["client_key_file", "\"/no/such.key\": No such file"]),
+    ];
+    for (content, settings, words) in cases {
+        fs::write(bad, content).unwrap();
+        let names: Vec<_> = settings
+            .iter()
+            .map(|(leaf, value)| (format!("FTPULSE__ROUTES__MAIN__{leaf}"), *value))
+            .collect();
+        let mut env = vec![SPOOL, TLS, PASSWORD];
+        env.extend(names.iter().map(|(name, value)| (name.as_str(), *value)));
+        let output = check(None, &env);
+        let message = text(&output);
+        println!("--- {content:.20?} {settings:.40?}\n{message}");
+        assert_eq!(output.status.code(), Some(2), "{message}");
+        for word in *words {
+            assert!(message.contains(word), "no {word:?} in\n{message}");
+        }
+        assert!(
+            !message.contains(SECRET) && !message.contains("aHVudGVy"),
+            "{message}"
+        );
+    }
 }
 
 #[test]
