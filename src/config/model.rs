@@ -112,7 +112,7 @@ pub struct Timers {
     pub listen: Duration,
     /// A name look-up.
     pub dns: Duration,
-    /// A TLS handshake.
+    /// A TLS handshake, and the end of TLS.
     pub tls: Duration,
     /// How long an idle session is kept.
     pub idle_session: Duration,

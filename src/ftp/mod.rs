@@ -2,6 +2,7 @@
 //! publishing. Runs on a worker's thread only; every wait names its phase in the pulse cell and
 //! ends by the daemon's interrupt or the fence. It decides nothing about local files.
 
+mod active;
 mod conflict;
 mod dial;
 mod direct;
@@ -9,15 +10,17 @@ mod error;
 mod hash;
 mod marker;
 mod pace;
-mod plain;
 mod probe;
 mod publish;
+mod pump;
 mod resume;
 mod session;
+mod spelling;
 mod strays;
+mod stream;
+mod tls;
 mod transfer;
 mod verify;
-mod wire;
 
 pub use direct::{Settled, settle};
 pub use error::Trouble;

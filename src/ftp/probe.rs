@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use suppaftp::types::Mode;
 use suppaftp::{FtpError, Status};
 
-use super::plain::Transfer;
+use super::stream::{self, Transfer};
 use super::{Session, Trouble};
 use crate::clock;
 use crate::core::names::Phase;
@@ -77,7 +77,7 @@ pub struct Listing {
 impl Session {
     /// The greeting as it came.
     pub fn greeting(&self) -> &str {
-        self.client.get_welcome_msg().unwrap_or_default()
+        &self.greeting
     }
 
     /// The server's address.
@@ -202,6 +202,7 @@ impl Session {
     fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
         self.data_begun.store(false, SeqCst);
+        self.offer()?;
         handle.begin(Phase::Reply, Some(self.setup.timers.reply));
         handle.check()?;
         let opened = self
@@ -209,8 +210,11 @@ impl Session {
             .custom_data_command(line, &[Status::AboutToSend, Status::AlreadyOpen]);
         handle.ack();
         let opened = opened.map_err(|error| {
+            self.line.withdraw();
             let begun = self.data_begun.load(SeqCst);
-            let trouble = Trouble::from_ftp(&handle, if begun { verb } else { "EPSV/PASV" }, error);
+            let verb = if begun { verb } else { "EPSV/PASV" };
+            let unsecured = self.line.take_trouble();
+            let trouble = unsecured.unwrap_or_else(|| Trouble::from_ftp(&handle, verb, error));
             if handle.check().is_ok() {
                 handle.fence.abandon(Which::Data);
             }
@@ -259,6 +263,9 @@ impl Session {
             }
             self.broken = true;
             return Err(trouble);
+        }
+        if let Ok(wire) = stream::of(&mut stream) {
+            wire.say_goodbye();
         }
         // The keeper would hold the connection open, and the server waits for its end.
         handle.fence.release(Which::Data);

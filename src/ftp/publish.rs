@@ -9,7 +9,7 @@ use slog::warn;
 use suppaftp::Status;
 
 use super::conflict::{Found, NUMBERS};
-use super::wire::is_risky;
+use super::spelling::is_risky;
 use super::{Session, Trouble};
 use crate::config::OnConflict;
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};

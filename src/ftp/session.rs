@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use slog::Logger;
-use suppaftp::types::{FileType, Mode};
+use suppaftp::types::{FileType, Mode, Response};
 use suppaftp::{FtpError, Status};
+use zeroize::Zeroizing;
 
 use super::hash::Hashing;
-use super::plain::Client;
 use super::probe::Features;
+use super::stream::{self, Client, Line};
+use super::tls::Security;
 use super::{Limit, Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
@@ -55,6 +57,10 @@ pub struct Session {
     pub(super) setup: Setup,
     /// The client.
     pub(super) client: Client,
+    /// The way past it to the control connection.
+    pub(super) line: Arc<Line>,
+    /// The greeting as it came.
+    pub(super) greeting: String,
     /// Whether the server answers SIZE.
     pub(super) has_size: bool,
     /// How it tells a file's hash; none if it cannot, or was not asked yet.
@@ -114,13 +120,14 @@ impl Session {
             attempts,
             setup.detection,
         )?;
-        handle.begin(Phase::Greeting, Some(timers.reply));
         // From here on an error leaves a client behind whose drop must find a dead descriptor.
-        let opened = Self::greet(setup, stream).and_then(|mut session| match session.log_in() {
-            Ok(()) => Ok(session),
-            Err(trouble) => {
-                session.discard();
-                Err(trouble)
+        let opened = Self::over(setup, stream).and_then(|mut session| {
+            match session.greet().and_then(|()| session.log_in()) {
+                Ok(()) => Ok(session),
+                Err(trouble) => {
+                    session.discard();
+                    Err(trouble)
+                }
             }
         });
         if opened.is_err() {
@@ -129,16 +136,18 @@ impl Session {
         opened
     }
 
-    fn greet(setup: &Setup, stream: TcpStream) -> Result<Self, Trouble> {
-        let client = Client::connect_with_stream(stream)
-            .map_err(|e| Trouble::from_ftp(&setup.handle, "greeting", e))?;
-        Trouble::unless_stopped(&setup.handle, ())?;
+    fn over(setup: &Setup, stream: TcpStream) -> Result<Self, Trouble> {
+        let line = Arc::new(Line::default());
+        let client = stream::client(stream, &line, setup)
+            .map_err(|e| Trouble::from_ftp(&setup.handle, "making a client", e))?;
         let data_begun = Arc::new(AtomicBool::new(false));
-        let client =
-            client.passive_stream_builder(transfer::data_connector(setup, Arc::clone(&data_begun)));
+        let connector = transfer::data_connector(setup, Arc::clone(&line), Arc::clone(&data_begun));
+        let client = client.passive_stream_builder(connector);
         Ok(Self {
             setup: setup.clone(),
             client,
+            line,
+            greeting: String::new(),
             has_size: true,
             hash: None,
             features: None,
@@ -147,6 +156,59 @@ impl Session {
             broken: false,
             home: None,
         })
+    }
+
+    /// The greeting, and TLS before it (`ftps://`) or after it (`ftpes://`, RFC 4217 section 4).
+    /// Where TLS is asked for, nothing else is done without it.
+    fn greet(&mut self) -> Result<(), Trouble> {
+        let server = &self.setup.route.server;
+        let security = match &server.tls {
+            Some(tls) => Some((Security::new(tls, &server.host)?, tls.implicit)),
+            None => None,
+        };
+        self.line.read_exactly(matches!(security, Some((_, false))));
+        if let Some((security, true)) = &security {
+            self.secure(security)?;
+        }
+        let bound = self.setup.timers.reply;
+        let greeting = self.await_reply("greeting", Phase::Greeting, bound, &[Status::Ready])?;
+        self.greeting = String::from_utf8_lossy(&greeting.body).into_owned();
+        let Some((security, implicit)) = security else {
+            return Ok(());
+        };
+        if !implicit {
+            self.command("AUTH", "TLS", &[Status::AuthOk])?;
+            self.secure(&security)?;
+        }
+        self.protect(implicit)?;
+        self.line.secure_data(security);
+        Ok(())
+    }
+
+    fn secure(&self, security: &Security) -> Result<(), Trouble> {
+        let Setup { handle, timers, .. } = &self.setup;
+        let connection = security.shake_hands(handle, timers.tls, &self.client.get_ref())?;
+        self.line.secure(connection);
+        Ok(())
+    }
+
+    /// Data connections are to be TLS, too (RFC 4217 section 9).
+    fn protect(&mut self, implicit: bool) -> Result<(), Trouble> {
+        match self.command("PBSZ", "0", &[Status::CommandOk]) {
+            // PROT tells whether that matters.
+            Ok(_)
+            | Err(Trouble::Refused {
+                code: 500..=599, ..
+            }) => {}
+            Err(trouble) => return Err(trouble),
+        }
+        match self.command("PROT", "P", &[Status::CommandOk]) {
+            // Servers that are TLS from the first byte may know no other data connections.
+            Err(Trouble::Refused {
+                code: 500 | 502, ..
+            }) if implicit => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// USER and PASS each have the bound of a reply of their own, so suppaftp's `login`, which
@@ -159,11 +221,12 @@ impl Session {
             &[Status::LoggedIn, Status::NeedPassword],
         )?;
         if code == Status::NeedPassword {
-            self.command(
-                "PASS",
-                server.password.reveal(),
-                &[Status::LoggedIn, Status::CommandNotImplemented],
-            )?;
+            // Past suppaftp, which would leave copies of it in memory.
+            let words = ["PASS ", server.password.reveal(), "\r\n"].concat();
+            self.line.say_instead(Zeroizing::new(words.into_bytes()));
+            self.step("PASS", |client| {
+                client.custom_command("PASS", &[Status::LoggedIn, Status::CommandNotImplemented])
+            })?;
         }
         self.step("TYPE", |client| client.transfer_type(FileType::Binary))?;
         self.client.set_mode(Mode::ExtendedPassive);
@@ -240,8 +303,32 @@ impl Session {
         verb: &'static str,
         run: impl FnOnce(&mut Client) -> Result<T, FtpError>,
     ) -> Result<T, Trouble> {
+        self.step_in(Phase::Reply, self.setup.timers.reply, verb, run)
+    }
+
+    /// A reply without a command.
+    pub(super) fn await_reply(
+        &mut self,
+        verb: &'static str,
+        phase: Phase,
+        bound: Duration,
+        expected: &[Status],
+    ) -> Result<Response, Trouble> {
+        self.line.say_instead(Zeroizing::default());
+        self.step_in(phase, bound, verb, |client| {
+            client.custom_command(verb, expected)
+        })
+    }
+
+    fn step_in<T>(
+        &mut self,
+        phase: Phase,
+        bound: Duration,
+        verb: &'static str,
+        run: impl FnOnce(&mut Client) -> Result<T, FtpError>,
+    ) -> Result<T, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
-        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        handle.begin(phase, Some(bound));
         handle.check()?;
         let result = run(&mut self.client).map_err(|e| Trouble::from_ftp(&handle, verb, e));
         handle.ack();
@@ -287,6 +374,7 @@ impl Session {
         // The answer does not matter: the connection goes either way.
         let clean = self.client.quit().is_ok();
         if clean && handle.check().is_ok() {
+            self.line.part();
             handle.fence.release(Which::Control);
         } else {
             handle.fence.abandon(Which::Control);

@@ -4,47 +4,40 @@
 //! the server said 226 (or 250), and SIZE agreed where it was asked.
 
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::io::Errno;
 use slog::info;
 use suppaftp::types::Mode;
 use suppaftp::{FtpError, FtpResult};
 
 use super::pace::Pace;
 use super::publish::take_away;
+use super::pump::{close_tls, drain, pump};
 use super::resume::from_the_start;
 use super::session::Setup;
+use super::stream::{self, Line};
 use super::verify::{Compare, verify};
-use super::{Session, Trouble, dial};
-use crate::clock::{self, Mono};
+use super::{Session, Trouble, active, dial};
+use crate::clock;
 use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
 use crate::failpoint;
-use crate::pulse::{Attempt, WorkerHandle};
+use crate::pulse::Attempt;
 use crate::spool::Stamp;
-use crate::sys::fence::{Which, Woken};
-use crate::sys::socket;
+use crate::sys::fence::Which;
 
-/// Bytes given to the kernel in one call: a safe point comes after each.
-const CHUNK: usize = 512 * 1024;
-/// Buffer of the plain loop, where sendfile does not work.
-const BUFFER: usize = 128 * 1024;
 /// How long a reply may follow a broken data connection: it only tells why.
 pub const REASON_BOUND: Duration = Duration::from_secs(2);
-/// Bounds of the pauses between two looks at the send queue: no event tells that it is empty.
-const LOOK_FIRST: Duration = Duration::from_millis(1);
-const LOOK_LAST: Duration = Duration::from_millis(100);
 
-type Stream = super::plain::Transfer;
+type Stream = super::stream::Transfer;
 
 /// Sends `file`, whose version is `stamp`, as `attempt`, the bytes before `from` left out: the
 /// server has them. Answers how many bytes were sent.
@@ -172,6 +165,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
     let (name, stage) = attempt.storing();
     let name = session.wire(&name)?;
     session.data_begun.store(false, SeqCst);
+    session.offer()?;
     // A part of the file may stand there already, whatever becomes of this STOR.
     let before = attempt.stage();
     // Whoever ends this worker from now on must take it that STOR was sent.
@@ -187,6 +181,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
     handle.ack();
     let begun = session.data_begun.load(SeqCst);
     let result = result.map_err(|error| {
+        session.line.withdraw();
         let verb = if begun { "STOR" } else { "EPSV/PASV" };
         let trouble = match error {
             FtpError::ConnectionError(e) if e.get_ref().is_some_and(|i| i.is::<Trouble>()) => {
@@ -199,7 +194,10 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
                     Err(error) => Trouble::from_io(&handle, "the data connection", &error),
                 }
             }
-            other => Trouble::from_ftp(&handle, verb, other),
+            other => {
+                let unsecured = session.line.take_trouble();
+                unsecured.unwrap_or_else(|| Trouble::from_ftp(&handle, verb, other))
+            }
         };
         if !begun || matches!(trouble, Trouble::Refused { code: 500.., .. }) {
             // Never sent, or a clear no: the server made nothing. After a 4xx it may have made the
@@ -217,6 +215,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
 /// What runs inside suppaftp between EPSV/PASV and STOR.
 pub(super) fn data_connector(
     setup: &Setup,
+    line: Arc<Line>,
     begun: Arc<AtomicBool>,
 ) -> impl Fn(SocketAddr) -> FtpResult<TcpStream> + Send + Sync + 'static {
     let setup = setup.clone();
@@ -227,6 +226,9 @@ pub(super) fn data_connector(
     };
     move |peer| {
         begun.store(true, SeqCst);
+        if line.expects() {
+            return active::stand_in().map_err(FtpError::ConnectionError);
+        }
         let handle = &setup.handle;
         let stream = dial::connect(
             handle,
@@ -246,7 +248,7 @@ pub(super) fn data_connector(
 /// a clean end would let the server take the part for the whole.
 fn stream_file(
     session: &mut Session,
-    stream: Stream,
+    mut stream: Stream,
     file: &mut File,
     stamp: Stamp,
     from: u64,
@@ -255,16 +257,17 @@ fn stream_file(
     let handle = &setup.handle;
     let end = setup.timers.transfer_put.map(|bound| clock::mono() + bound);
     handle.begin_transfer(setup.timers.transfer_put);
-    let socket = stream.get_ref().get_ref();
-    let mut pace = Pace::new(&setup.limit);
-    let moved = pump(handle, socket, file, from, stamp.size, &mut pace)
-        .and_then(|()| unchanged(file, stamp))
-        .and_then(|()| {
+    let moved = stream::of(&mut stream)
+        .map_err(|e| Trouble::from_io(handle, "the data connection", &e))
+        .and_then(|wire| {
+            let mut pace = Pace::new(&setup.limit);
+            pump(handle, wire, file, from, stamp.size, &mut pace)?;
+            unchanged(file, stamp)?;
             failpoint::at("all-moved");
-            socket
-                .shutdown(Shutdown::Write)
+            wire.end_writing()
                 .map_err(|e| Trouble::from_io(handle, "ending the data connection", &e))?;
-            drain(session, socket, end)
+            drain(session, wire.socket(), end)?;
+            close_tls(session, wire)
         });
     if let Err(trouble) = moved {
         return Err(break_off(session, stream, trouble));
@@ -329,77 +332,6 @@ fn break_off(session: &mut Session, stream: Stream, trouble: Trouble) -> Trouble
     }
 }
 
-/// Hands exactly the bytes from `offset` to `size` to the kernel.
-fn pump(
-    handle: &WorkerHandle,
-    socket: &TcpStream,
-    file: &mut File,
-    mut offset: u64,
-    size: u64,
-    pace: &mut Pace<'_>,
-) -> Result<(), Trouble> {
-    while offset < size {
-        handle.check()?;
-        let want = usize::try_from(size - offset).unwrap_or(CHUNK).min(CHUNK);
-        let want = pace.allow(handle, socket, want)?;
-        match rustix::fs::sendfile(socket, &*file, Some(&mut offset), want) {
-            Ok(0) => return Err(Trouble::Changed),
-            Ok(moved) => {
-                pace.sent(moved);
-                handle.moved(moved as u64);
-                failpoint::at("bytes-moved");
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                return pump_plainly(handle, socket, file, offset, size, pace);
-            }
-            Err(Errno::IO) => return Err(Trouble::Source("reading the source failed".into())),
-            Err(error) => return Err(Trouble::from_io(handle, "sending", &error.into())),
-        }
-    }
-    Ok(())
-}
-
-/// The same where the source's file system has no sendfile.
-fn pump_plainly(
-    handle: &WorkerHandle,
-    mut socket: &TcpStream,
-    file: &mut File,
-    mut offset: u64,
-    size: u64,
-    pace: &mut Pace<'_>,
-) -> Result<(), Trouble> {
-    let unreadable = |e: io::Error| Trouble::Source(format!("reading the source failed: {e}"));
-    file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
-    let mut buffer = vec![0u8; BUFFER];
-    while offset < size {
-        handle.check()?;
-        let want = usize::try_from(size - offset).unwrap_or(BUFFER).min(BUFFER);
-        let want = pace.allow(handle, socket, want)?;
-        let read = match file.read(&mut buffer[..want]) {
-            Ok(0) => return Err(Trouble::Changed),
-            Ok(read) => read,
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            Err(e) => return Err(unreadable(e)),
-        };
-        let mut rest = &buffer[..read];
-        while !rest.is_empty() {
-            handle.check()?;
-            match socket.write(rest) {
-                Ok(moved) => {
-                    pace.sent(moved);
-                    handle.moved(moved as u64);
-                    rest = &rest[moved..];
-                }
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(Trouble::from_io(handle, "sending", &e)),
-            }
-        }
-        offset += read as u64;
-    }
-    Ok(())
-}
-
 /// Whether the open source is still the version that was sent.
 pub(super) fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
     match crate::spool::stamp_of(file) {
@@ -408,36 +340,5 @@ pub(super) fn unchanged(file: &File, stamp: Stamp) -> Result<(), Trouble> {
         Err(error) => Err(Trouble::Source(format!(
             "looking at the source failed: {error}"
         ))),
-    }
-}
-
-/// Waits until the peer has acknowledged every byte, or says something before that.
-fn drain(session: &Session, socket: &TcpStream, end: Option<Mono>) -> Result<(), Trouble> {
-    let handle = &session.setup.handle;
-    handle.begin(
-        Phase::Drain,
-        end.map(|end| end.saturating_sub(clock::mono())),
-    );
-    let control = session.client.get_ref();
-    let (mut look, mut left) = (LOOK_FIRST, u64::MAX);
-    loop {
-        let queued = socket::unacknowledged(socket.as_fd());
-        // First: over a dead descriptor the queue looks empty.
-        handle.check()?;
-        if queued == 0 {
-            return Ok(());
-        }
-        if queued < left {
-            // Only progress is an answer here: this loop turns whether the peer lives or not.
-            handle.ack();
-            left = queued;
-        }
-        let readable = Some((control.as_fd(), PollFlags::IN));
-        match handle.fence.wait(readable, Some(look)) {
-            Ok(Woken::Ready) => return Ok(()),
-            Ok(Woken::Timeout) => look = (look * 2).min(LOOK_LAST),
-            Ok(Woken::Wake) => {}
-            Err(e) => return Err(Trouble::from_io(handle, "draining", &e)),
-        }
     }
 }

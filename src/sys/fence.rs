@@ -248,42 +248,44 @@ impl Fence {
     }
 
     /// Waits until `fd` shows one of `events`, the wake descriptor is written, a signal comes or
-    /// the time is over. The only way in which a worker waits outside socket calls.
+    /// the time is over.
     pub fn wait(
         &self,
         fd: Option<(BorrowedFd<'_>, PollFlags)>,
         time: Option<Duration>,
     ) -> io::Result<Woken> {
-        let wake = PollFd::new(&self.wake, PollFlags::IN);
+        self.wait_any(fd.as_slice(), time).map(|(woken, _)| woken)
+    }
+
+    /// The same for up to two descriptors; also tells which of them is ready. The only way in which
+    /// a worker waits outside socket calls.
+    pub fn wait_any(
+        &self,
+        fds: &[(BorrowedFd<'_>, PollFlags)],
+        time: Option<Duration>,
+    ) -> io::Result<(Woken, usize)> {
+        let wake = || PollFd::new(&self.wake, PollFlags::IN);
+        let mut polled = [wake(), wake(), wake()];
+        for (place, (fd, events)) in polled[1..].iter_mut().zip(fds) {
+            *place = PollFd::from_borrowed_fd(*fd, *events);
+        }
         let time = time.map(|t| Timespec {
             tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: t.subsec_nanos().into(),
         });
-        let result = match fd {
-            Some((fd, events)) => {
-                let mut fds = [wake, PollFd::from_borrowed_fd(fd, events)];
-                poll(&mut fds, time.as_ref()).map(|n| {
-                    (
-                        n,
-                        !fds[0].revents().is_empty(),
-                        !fds[1].revents().is_empty(),
-                    )
-                })
-            }
-            None => {
-                let mut fds = [wake];
-                poll(&mut fds, time.as_ref()).map(|n| (n, !fds[0].revents().is_empty(), false))
-            }
-        };
-        match result {
-            Ok((0, ..)) => Ok(Woken::Timeout),
-            Ok((_, _, true)) => Ok(Woken::Ready),
+        let used = &mut polled[..=fds.len().min(2)];
+        match poll(used, time.as_ref()) {
+            Ok(0) => Ok((Woken::Timeout, 0)),
             Ok(_) => {
+                let ready = used[1..].iter().position(|fd| !fd.revents().is_empty());
+                if let Some(ready) = ready {
+                    return Ok((Woken::Ready, ready));
+                }
                 // Reading resets the counter; an error can only mean that it is 0 already.
                 let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
-                Ok(Woken::Wake)
+                Ok((Woken::Wake, 0))
             }
-            Err(rustix::io::Errno::INTR) => Ok(Woken::Wake),
+            Err(rustix::io::Errno::INTR) => Ok((Woken::Wake, 0)),
             Err(error) => Err(error.into()),
         }
     }

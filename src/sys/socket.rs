@@ -86,6 +86,14 @@ pub fn addresses(fd: BorrowedFd<'_>) -> (Option<SocketAddr>, Option<SocketAddr>)
 pub fn prepare(peer: &SocketAddr, detection: Duration) -> io::Result<socket2::Socket> {
     let domain = socket2::Domain::for_address(*peer);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    tune(socket.as_fd(), detection)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Gives a connection the options that `prepare` gives, non-blocking left out.
+pub fn tune(fd: BorrowedFd<'_>, detection: Duration) -> io::Result<()> {
+    let socket = SockRef::from(&fd);
     let second = Duration::from_secs(1);
     // More probes than the detection takes: the heartbeat convicts, not the kernel, so that the
     // evidence is still there to be read. The kernel takes at most 127: where the detection is
@@ -100,9 +108,7 @@ pub fn prepare(peer: &SocketAddr, detection: Duration) -> io::Result<socket2::So
         .with_retries(probes);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_nodelay(true)?;
-    set_notsent_lowat(socket.as_fd(), NOTSENT_LOWAT)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+    set_notsent_lowat(fd, NOTSENT_LOWAT)
 }
 
 fn set_notsent_lowat(fd: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {

@@ -1,0 +1,192 @@
+//! TLS as FTP uses it (RFC 4217), by rustls: the handshake, and reading and writing over a blocking
+//! socket. A refusal says what is wrong with whose certificate, and what to do.
+//! Whatever is tried again after a signal is tried on the socket's number, so that the fence's dead
+//! descriptor ends it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection};
+
+use super::Trouble;
+use crate::config::Tls;
+use crate::core::names::Phase;
+use crate::pulse::WorkerHandle;
+
+/// Tickets kept for one session: servers hand out two at a time.
+const TICKETS: usize = 8;
+
+/// How one session's connections are secured. Many servers want a data connection to resume the
+/// TLS session of its own control connection, so nothing of it is shared with other sessions.
+#[derive(Clone)]
+pub(super) struct Security {
+    config: Arc<ClientConfig>,
+    host: ServerName<'static>,
+}
+
+impl Security {
+    pub(super) fn new(tls: &Tls, host: &str) -> Result<Self, Trouble> {
+        let host = ServerName::try_from(host.to_owned()).map_err(|_| Trouble::Lost {
+            phase: Phase::Tls,
+            error: format!("no certificate can be for the host {host:?}: name it otherwise"),
+        })?;
+        let mut config = ClientConfig::clone(&tls.client);
+        config.resumption = Resumption::in_memory_sessions(TICKETS);
+        let config = Arc::new(config);
+        Ok(Self { config, host })
+    }
+
+    /// Secures a connection, within a phase of its own.
+    pub(super) fn shake_hands(
+        &self,
+        handle: &WorkerHandle,
+        bound: Duration,
+        tcp: &TcpStream,
+    ) -> Result<ClientConnection, Trouble> {
+        handle.begin(Phase::Tls, Some(bound));
+        handle.check()?;
+        let lost = |error: String| match handle.check() {
+            Err(stop) => stop.into(),
+            Ok(()) => Trouble::Lost {
+                phase: Phase::Tls,
+                error,
+            },
+        };
+        let mut connection = ClientConnection::new(Arc::clone(&self.config), self.host.clone())
+            .map_err(|error| lost(error.to_string()))?;
+        let mut tcp = tcp;
+        while connection.is_handshaking() {
+            connection
+                .complete_io(&mut tcp)
+                .map_err(|error| lost(self.explain(&error)))?;
+        }
+        handle.ack();
+        handle.check()?;
+        Ok(connection)
+    }
+
+    fn explain(&self, error: &io::Error) -> String {
+        let reason = error.get_ref().and_then(|e| e.downcast_ref());
+        let way_out = reason.and_then(|reason| way_out(reason, &self.host.to_str()));
+        match way_out {
+            Some(way_out) => format!("TLS: {error}: {way_out}"),
+            None if error.kind() == ErrorKind::UnexpectedEof => {
+                "TLS: the server ended the connection in the handshake".into()
+            }
+            None => format!("TLS: {error}"),
+        }
+    }
+}
+
+/// What a person can do about it.
+fn way_out(error: &rustls::Error, host: &str) -> Option<String> {
+    use CertificateError as Bad;
+    use rustls::Error;
+    Some(match error {
+        Error::InvalidCertificate(Bad::UnknownIssuer) => {
+            "nobody who is trusted has signed the server's certificate: name the CA that has, or a \
+             self-signed certificate itself, in ca_file"
+                .into()
+        }
+        Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
+            "the server's owner has to renew its certificate (or this machine's clock is wrong)"
+                .into()
+        }
+        Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+            "this machine's clock is behind, or the server's certificate is for later".into()
+        }
+        Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
+            format!(
+                "the server's certificate is not for {host}: name the server as its certificate does"
+            )
+        }
+        Error::InvalidCertificate(_) => {
+            "the server's owner has to mend its certificate; tls_verify = false takes any".into()
+        }
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::HandshakeFailure,
+        ) => {
+            "the server refused us: it may want a client_certificate of a CA that it trusts".into()
+        }
+        Error::AlertReceived(AlertDescription::ProtocolVersion) | Error::PeerIncompatible(_) => {
+            "the server has to offer TLS 1.2 or 1.3 with current ciphers".into()
+        }
+        Error::InvalidMessage(_) => {
+            "what came is no TLS: ftps:// begins with TLS (usually port 990), ftpes:// with FTP \
+             (usually port 21)"
+                .into()
+        }
+        _ => return None,
+    })
+}
+
+/// Reads what the peer sent; 0 at its proper end (close_notify).
+///
+/// # Errors
+/// `UnexpectedEof`: the connection ended without one, so something may be cut off.
+pub(super) fn read(
+    tls: &mut ClientConnection,
+    tcp: &TcpStream,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    let mut socket = tcp;
+    loop {
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        tls.read_tls(&mut socket)?;
+        let taken = tls.process_new_packets();
+        // Answers, or the alert that says what is wrong.
+        let flushed = flush(tls, tcp);
+        taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        flushed?;
+    }
+}
+
+/// Hands bytes to the kernel; answers how many of them it took.
+pub(super) fn write(
+    tls: &mut ClientConnection,
+    tcp: &TcpStream,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    let taken = tls.writer().write(bytes)?;
+    flush(tls, tcp)?;
+    Ok(taken)
+}
+
+/// Sends what is ready to be sent.
+pub(super) fn flush(tls: &mut ClientConnection, tcp: &TcpStream) -> io::Result<()> {
+    let mut socket = tcp;
+    while tls.wants_write() {
+        match tls.write_tls(&mut socket) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(_) => {}
+            // What was taken cannot be taken back: it is tried until the socket itself refuses.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_can_mend_is_said_with_the_way_out() {
+        let said = |error: rustls::Error| way_out(&error, "ftp.example.net").unwrap_or_default();
+        assert!(said(CertificateError::UnknownIssuer.into()).contains("ca_file"));
+        assert!(said(CertificateError::NotValidForName.into()).contains("ftp.example.net"));
+        assert!(said(CertificateError::Expired.into()).contains("renew"));
+        assert!(said(rustls::Error::HandshakeNotComplete).is_empty());
+    }
+}
