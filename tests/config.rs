@@ -7,11 +7,7 @@
     clippy::print_stderr
 )] // a panic is how a test says no
 
-#[path = "support/certificates.rs"]
-mod certificates;
-
-use certificates::Authority;
-use ftpulse::config::{self, After, LogFormat, Order, Sources, Verify, keys};
+use ftpulse::config::{self, Active, After, LogFormat, Order, Sources, Verify, keys};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -127,7 +123,7 @@ const BAD: &[Bad] = &[
     // Routes.
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "-"), ("FTPULSE__ROUTES__MAIN__SERVER", "-"), ("FTPULSE__ROUTES__MAIN__PASSWORD", "-")], &["routes, not set", "no route at all", "FTPULSE__ROUTES__MAIN__SPOOL=/spool"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "-")], &["routes.main.spool, not set", "named by FTPULSE__ROUTES__MAIN__PASSWORD", "set FTPULSE__ROUTES__MAIN__SPOOL=/spool"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "-")], &["routes.main.server, not set", "set FTPULSE__ROUTES__MAIN__SERVER=ftp://"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "-")], &["routes.main.server, not set", "set FTPULSE__ROUTES__MAIN__SERVER=ftpes://"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "spool")], &["\"spool\"", "an absolute path", "from / on"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/a/../b")], &["\"/a/../b\"", "no .. in it"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/")], &["the root of the file system", "name the folder"]),
@@ -152,7 +148,7 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftps://user@host:0")], &["port 0", "none for the usual one"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "https://user@host/in")], &["no FTP server", "write ftpes://"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "sftp://user@host/in")], &["no FTP server", "ftps:// or ftp://user@host/folder"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://host/in")], &["routes.main.user, not set", "no user", "ftp://USER@host"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://host/in")], &["routes.main.user, not set", "no user", "ftpes://USER@host"]),
     Env(&[("FTPULSE__ROUTES__MAIN__USER", "other")], &["routes.main.user", "\"other\", but \"user\" in routes.main.server", "remove one of both"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://us%0D%0AQUIT@host/in")], &["CR, LF and NUL"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@host/a%0Ab")], &["its folder", "CR, LF and NUL"]),
@@ -301,59 +297,28 @@ fn table_of_bad_inputs_each_ends_with_2_and_says_what_where_and_what_to_do() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// The content of the bad file, the settings, the words of the message.
-type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
-
 #[test]
-fn files_of_tls_that_cannot_be_used_are_named_and_no_key_is_shown() {
-    let folder = tempfile::tempdir().unwrap();
-    let (authority, other) = (Authority::new(), Authority::new());
-    let ca = authority.write(folder.path());
-    let (certificate, _) = authority.client().write(folder.path(), "client");
-    let (_, strange) = other.client().write(folder.path(), "strange");
-    let [ca, certificate, strange] = [&ca, &certificate, &strange].map(|p| p.to_str().unwrap());
-    let bad = folder.path().join("bad");
-    let bad = bad.to_str().unwrap();
-    let cut = &authority.certificate.replace("MII", "AII");
-    let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nhunter2-Zq9\n";
-    let weak = "-----BEGIN PRIVATE KEY-----\naHVudGVyMi1acTk=\n-----END PRIVATE KEY-----\n";
-    #[rustfmt::skip]
-    let cases: &[Case<'_>] = &[
-        ("", &[("CA_FILE", bad)], &["routes.main.ca_file", "it is empty", "name another file"]),
-        ("hunter2-Zq9", &[("CA_FILE", bad)], &["no certificate in PEM is in it"]),
-        ("0\u{1}", &[("CA_FILE", bad)], &["no certificate in PEM", "openssl x509 -inform der"]),
-        (cut, &[("CA_FILE", bad)], &["its certificate 1 is damaged"]),
-        ("-----BEGIN CERTIFICATE-----\nMIIB", &[("CA_FILE", bad)], &["its PEM is damaged"]),
-        (weak, &[("CA_FILE", bad)], &["no certificate in PEM is in it"]),
-        ("x", &[("CLIENT_CERTIFICATE", bad), ("CLIENT_KEY_FILE", strange)], &["routes.main.client_certificate", "no certificate in PEM is in it", "remove it with its key"]),
-        ("", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["client_key_file, from FTPULSE__ROUTES__MAIN__CLIENT_KEY_FILE", "it is empty", "with the key, in PEM"]),
-        ("hunter2-Zq9", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["client_key_file", "no private key in PEM", "BEGIN PRIVATE KEY"]),
-        (encrypted, &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["an encrypted key", "openssl pkey"]),
-        (weak, &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", bad)], &["a key that cannot be used", "RSA"]),
-        ("", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY", encrypted)], &["routes.main.client_key, from FTPULSE__ROUTES__MAIN__CLIENT_KEY\n", "an encrypted key"]),
-        ("", &[("CLIENT_CERTIFICATE", certificate), ("CLIENT_KEY_FILE", strange)], &["client_key_file", "does not fit the first certificate in", "client.pem", "to the start of its file"]),
-        ("", &[("CLIENT_CERTIFICATE", ca), ("CLIENT_KEY_FILE", "/no/such.key")], &["client_key_file", "\"/no/such.key\": No such file"]),
-    ];
-    for (content, settings, words) in cases {
-        fs::write(bad, content).unwrap();
-        let names: Vec<_> = settings
-            .iter()
-            .map(|(leaf, value)| (format!("FTPULSE__ROUTES__MAIN__{leaf}"), *value))
-            .collect();
-        let mut env = vec![SPOOL, TLS, PASSWORD];
-        env.extend(names.iter().map(|(name, value)| (name.as_str(), *value)));
-        let output = check(None, &env);
-        let message = text(&output);
-        println!("--- {content:.20?} {settings:.40?}\n{message}");
-        assert_eq!(output.status.code(), Some(2), "{message}");
-        for word in *words {
-            assert!(message.contains(word), "no {word:?} in\n{message}");
-        }
-        assert!(
-            !message.contains(SECRET) && !message.contains("aHVudGVy"),
-            "{message}"
-        );
-    }
+fn active_mode_has_an_address_and_ports_or_leaves_them_to_the_system() {
+    let mut env = MINIMAL.to_vec();
+    assert_eq!(load(None, &env).config.routes["main"].active, None);
+    env.push(("FTPULSE__ROUTES__MAIN__MODE", "active"));
+    let (address, ports) = (None, None);
+    let active = load(None, &env).config.routes["main"].active.clone();
+    assert_eq!(active, Some(Active { address, ports }));
+    env.extend([
+        ("FTPULSE__ROUTES__MAIN__ACTIVE_ADDRESS", "2001:db8::7"),
+        ("FTPULSE__ROUTES__MAIN__ACTIVE_PORTS", "50000 - 50001"),
+        ("FTPULSE__TIMERS__LISTEN", "7s"),
+        ("FTPULSE__TIMERS__TLS", "8s"),
+    ]);
+    let config = load(None, &env).config;
+    let (address, ports) = ("2001:db8::7".parse().ok(), Some(50_000..=50_001));
+    assert_eq!(
+        config.routes["main"].active,
+        Some(Active { address, ports })
+    );
+    assert_eq!(config.timers.listen, Duration::from_secs(7));
+    assert_eq!(config.timers.tls, Duration::from_secs(8));
 }
 
 #[test]
@@ -815,7 +780,8 @@ fn documented_settings_load_as_they_are_and_all_uncommented() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all.toml");
     fs::write(&file, document()).unwrap();
-    let as_it_is = load(Some(&file), &MINIMAL);
+    let secure = SERVER.1.replace("ftp://", "ftpes://");
+    let as_it_is = load(Some(&file), &[SPOOL, (SERVER.0, &secure), PASSWORD]);
     let uncommented: Vec<String> = document()
         .lines()
         .map(|line| match line.strip_prefix('#') {

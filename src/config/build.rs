@@ -153,7 +153,7 @@ impl Builder {
                 "no route at all: there is nothing to send, and nowhere to send it to",
                 "at least one route with spool, server, user and password",
                 "set FTPULSE__ROUTES__MAIN__SPOOL=/spool, \
-                 FTPULSE__ROUTES__MAIN__SERVER=ftp://user@host/folder and \
+                 FTPULSE__ROUTES__MAIN__SERVER=ftpes://user@host/folder and \
                  FTPULSE__ROUTES__MAIN__PASSWORD_FILE=/run/secrets/ftp, or [routes.main] in a file",
             );
             self.settings.faults.push(wrong.of("routes", None));

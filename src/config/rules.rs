@@ -18,27 +18,10 @@ pub(super) fn check(settings: &mut Settings) {
         super::publishing::check(settings, name);
         super::tls::check(settings, name);
         super::active::check(settings, name);
-        not_yet(settings, name);
         state(settings, name);
         for other in names.iter().skip(index + 1) {
             spools(settings, name, other);
         }
-    }
-}
-
-/// What the client does not speak yet must not go plain, nor passive.
-fn not_yet(settings: &mut Settings, route: &str) {
-    let name = |leaf: &str| format!("routes.{route}.{leaf}");
-    let secure = match settings.get(&name("server")) {
-        Some(Typed::Server(place)) => place.security != super::server::Security::Plain,
-        _ => false,
-    };
-    let active = settings.choice(&name("mode")) == "active";
-    let asked = [("server", secure), ("mode", active)];
-    for (leaf, _) in asked.iter().filter(|(_, asked)| *asked) {
-        let found = "TLS or active mode, which is not in this version";
-        let wrong = Wrong::new(found, "plain FTP, passive mode", "wait for a later version");
-        settings.fault(&name(leaf), wrong);
     }
 }
 

@@ -87,7 +87,7 @@ impl Builder {
                     self.settings.origin(&server)
                 ),
                 "a login name; for anonymous servers: anonymous",
-                format!("write ftp://USER@host/… or set {}", keys::variable(&name)),
+                format!("write ftpes://USER@host/… or set {}", keys::variable(&name)),
             ),
             _ => {
                 if let (None, Some(user)) = (&key, &of_url) {
