@@ -6,6 +6,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -50,7 +51,23 @@ pub enum Shown {
     SelfSignedAuthority,
 }
 
+/// How a server speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// Who signed its certificate, and whose clients it takes.
+    pub authority: Arc<Authority>,
+    /// What it shows.
+    pub shown: Shown,
+    /// From the first byte on.
+    pub implicit: bool,
+    /// The one version that it speaks: `TLSv1.2` or `TLSv1.3`.
+    pub only: Option<&'static str>,
+    /// It takes only clients that show a certificate.
+    pub wants_client: bool,
+}
+
 /// An authority that one test trusts.
+#[derive(Debug)]
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// Its own certificate.
