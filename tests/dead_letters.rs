@@ -22,7 +22,7 @@ use support::{PATIENCE, temp_dir, wait_until};
 
 /// Refuses every file whose path holds that text, for ever.
 fn refuses(text: &str) -> Fault {
-    Fault::new(Kind::StorReply(550)).matching(text, u32::MAX)
+    Fault::new(Kind::Reply(Step::Stor, 550)).matching(text, u32::MAX)
 }
 
 fn settings(lab: &LabServer, give_up_after: &str) -> Settings {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use ftpulse::clock;
 use ftpulse::core::names::Cause;
-use ftpulse::lab::{Event, Expected, Fault, Kind, LabServer, Named};
+use ftpulse::lab::{Event, Expected, Fault, Kind, LabServer, Named, Step};
 use support::service::{Ftpulse, Settings};
 use support::{PATIENCE, content, temp_dir};
 
@@ -145,7 +145,7 @@ fn every_fault_ends_with_the_file_delivered_whole_and_once() {
 fn a_file_that_is_refused_for_ever_waits_while_all_others_flow() {
     for code in [550, 552, 553] {
         let root = temp_dir();
-        let fault = Fault::new(Kind::StorReply(code)).matching("bad", u32::MAX);
+        let fault = Fault::new(Kind::Reply(Step::Stor, code)).matching("bad", u32::MAX);
         let lab = LabServer::start(root.path(), fault).unwrap();
         let service = service_for(&lab, 2);
         service.put("main", "bad.bin", b"never");

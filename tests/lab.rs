@@ -10,12 +10,12 @@
 
 mod lab_common;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::Duration;
 
 use ftpulse::clock::mono;
-use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd, Until};
+use ftpulse::lab::{Event, Fault, Kind, Quirk, Script, Step, TransferEnd, Until};
 use lab_common::*;
 use suppaftp::types::FileType;
 use suppaftp::{FtpError, FtpStream, Mode, Status};
@@ -371,11 +371,291 @@ fn the_final_reply_can_be_late() {
     assert!(mono() - began >= time);
 }
 
+/// Every command with a step of its own, in an order in which all of them work, and its reply.
+const COMMANDS: [(Step, &str, u16); 20] = [
+    (Step::User, "USER lab", 331),
+    (Step::Pass, "PASS lab", 230),
+    (Step::Feat, "FEAT", 211),
+    (Step::Opts, "OPTS UTF8 ON", 200),
+    (Step::Type, "TYPE I", 200),
+    (Step::Mkd, "MKD in", 257),
+    (Step::Cwd, "CWD in", 250),
+    (Step::Pwd, "PWD", 257),
+    (Step::Stor, "STOR f", 150),
+    (Step::Size, "SIZE f", 213),
+    (Step::Mfmt, "MFMT 20020717210715 f", 213),
+    (Step::Mdtm, "MDTM f", 213),
+    (Step::Rest, "REST 0", 350),
+    (Step::Retr, "RETR f", 150),
+    (Step::List, "MLSD", 150),
+    (Step::Rnfr, "RNFR f", 350),
+    (Step::Rnto, "RNTO g", 250),
+    (Step::Dele, "DELE g", 250),
+    (Step::Noop, "NOOP", 200),
+    (Step::Quit, "QUIT", 221),
+];
+
+/// Says all commands; `with` is told the step and the reply that it waits for. Transfers are
+/// passive, so that EPSV is among them.
+fn say_all(raw: &mut Raw, mut with: impl FnMut(Step, &mut Raw, u16)) {
+    with(Step::Greeting, raw, 220);
+    for (step, line, code) in COMMANDS {
+        let mut data = None;
+        if code == 150 {
+            raw.say("EPSV");
+            with(Step::Epsv, raw, 229);
+            let port = raw.seen.split('|').nth(3).unwrap().parse::<u16>().unwrap();
+            data = Some(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap());
+        }
+        raw.say(line);
+        with(step, raw, code);
+        if let Some(mut data) = data {
+            if step != Step::Stor {
+                data.read_to_end(&mut Vec::new()).unwrap();
+            }
+            drop(data);
+            let last = if step == Step::List {
+                Step::Listed
+            } else {
+                Step::Final
+            };
+            with(last, raw, 226);
+        }
+    }
+}
+
+#[test]
+fn every_reply_can_drip_be_missing_or_be_another_one() {
+    let steps = || {
+        let more = [Step::Greeting, Step::Epsv, Step::Final, Step::Listed];
+        more.into_iter().chain(COMMANDS.map(|(step, ..)| step))
+    };
+    for step in steps() {
+        let every = Duration::from_millis(2);
+        let mut lab = Lab::new([Fault::new(Kind::Drip { step, every })]);
+        let mut raw = lab.raw();
+        let mut dripped = false;
+        say_all(&mut raw, |at, raw, code| {
+            let began = mono();
+            raw.seen = raw.reply(code).concat();
+            if at == step && !std::mem::replace(&mut dripped, true) {
+                let least = every * (raw.seen.len() as u32 - 1);
+                assert!(mono() - began >= least, "{step:?}");
+            }
+        });
+        let struck = lab.event(|e| matches!(e, Event::Struck { .. }));
+        assert!(
+            matches!(struck, Event::Struck { fault: Kind::Drip { step: s, .. }, .. } if s == step)
+        );
+    }
+    for step in steps() {
+        let mut lab = Lab::new([Fault::new(Kind::NoReply(step)).until_thaw()]);
+        let mut raw = lab.raw();
+        let mut frozen = false;
+        say_all(&mut raw, |at, raw, code| {
+            if at == step && !std::mem::replace(&mut frozen, true) {
+                lab.struck(Kind::NoReply(step).name());
+                lab.frozen(1);
+                assert!(raw.is_silent(), "{step:?}");
+                lab.server.thaw();
+            }
+            raw.seen = raw.reply(code).concat();
+        });
+        assert!(frozen, "{step:?}");
+    }
+    let lab = Lab::new([
+        Fault::new(Kind::Reply(Step::Noop, 421)),
+        Fault::new(Kind::HangUp(Step::Pwd)),
+    ]);
+    let mut raw = lab.logged_in();
+    raw.ask("NOOP", 421);
+    assert_eq!(raw.line(), "", "a 421 ends the session");
+    let mut raw = lab.logged_in();
+    raw.say("PWD");
+    assert_eq!(raw.line(), "", "it hangs up");
+}
+
+// ---------------------------------------------------------------- servers as they are
+
+fn like(quirks: &[Quirk]) -> (Lab, Raw) {
+    let lab = Lab::with(Script::healthy().like(quirks.iter().cloned()));
+    let mut raw = lab.raw();
+    raw.reply(220);
+    for (line, code) in [("USER lab", 331), ("PASS lab", 230)] {
+        raw.say(line);
+        raw.reply(code);
+    }
+    (lab, raw)
+}
+
+#[test]
+fn the_time_of_a_file_can_be_set_and_asked() {
+    let lab = Lab::new([]);
+    lab.put_file("f 1", b"x");
+    let mut raw = lab.logged_in();
+    assert_eq!(
+        raw.ask("MFMT 20020717210715 f 1", 213),
+        "213 Modify=20020717210715; /f 1"
+    );
+    assert_eq!(raw.ask("MDTM f 1", 213), "213 20020717210715");
+    raw.ask("MFMT 20021317210715 f 1", 501);
+    raw.ask("MFMT 20020717210715 absent", 550);
+    raw.ask("MFMT 20020717210715", 501);
+}
+
+#[test]
+fn a_server_can_lack_any_command() {
+    for (verb, arg, code) in [
+        ("EPSV", "", 500),
+        ("SIZE", " f", 502),
+        ("MDTM", " f", 502),
+        ("MLSD", "", 500),
+        ("REST", " 5", 502),
+        ("OPTS", " UTF8 ON", 501),
+        ("FEAT", "", 500),
+        ("RNFR", " f", 550),
+    ] {
+        let (lab, mut raw) = like(&[Quirk::Refuses(verb, code)]);
+        lab.put_file("f", b"x");
+        raw.ask(&format!("{verb}{arg}"), code);
+        raw.ask("NOOP", 200);
+        if verb != "FEAT" {
+            raw.say("FEAT");
+            let features = raw.reply(211).concat();
+            assert!(!features.contains(verb), "{features}");
+        }
+    }
+}
+
+#[test]
+fn data_ports_can_be_as_behind_a_nat() {
+    let (lab, mut raw) = like(&[Quirk::DeadEpsv, Quirk::ForeignPasv]);
+    let port = raw.epsv();
+    let refused = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    let reply = raw.ask("PASV", 227);
+    let numbers = reply.split_once("(192,0,2,1,").unwrap().1;
+    let numbers: Vec<u16> = numbers
+        .trim_end_matches(").")
+        .split(',')
+        .map(|n| n.parse().unwrap())
+        .collect();
+    let port = numbers[0] * 256 + numbers[1];
+    let data = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    raw.ask("STOR f", 150);
+    drop(data);
+    raw.expect(226);
+    assert!(lab.file("f").is_some());
+}
+
+#[test]
+fn a_rename_over_a_file_can_be_refused() {
+    for code in [550, 553] {
+        let (lab, mut raw) = like(&[Quirk::NoOverwrite(code)]);
+        lab.put_file("temp", b"new");
+        lab.put_file("final", b"old");
+        raw.ask("RNFR temp", 350);
+        raw.ask("RNTO final", code);
+        assert_eq!(lab.file("final").unwrap(), b"old");
+        raw.ask("DELE final", 250);
+        raw.ask("RNFR temp", 350);
+        raw.ask("RNTO final", 250);
+        assert_eq!(lab.file("final").unwrap(), b"new");
+    }
+}
+
+#[test]
+fn replies_can_have_other_codes_odd_lines_bare_ends_and_no_text() {
+    let (_lab, mut raw) = like(&[Quirk::Says(226, 250), Quirk::Says(257, 200)]);
+    let data = raw.stor("f");
+    drop(data);
+    raw.expect(250);
+    raw.ask("PWD", 200);
+    let (_lab, mut raw) = like(&[Quirk::OddLines]);
+    raw.say("NOOP");
+    let lines = raw.reply(200);
+    assert!(
+        lines.len() > 4 && lines.iter().any(|line| line.starts_with("550 ")),
+        "{lines:?}"
+    );
+    let lab = Lab::with(Script::healthy().like([Quirk::BareLf, Quirk::BareCodes]));
+    let mut raw = lab.raw();
+    let mut line = Vec::new();
+    raw.replies.read_until(b'\n', &mut line).unwrap();
+    assert_eq!(line, b"220\n");
+    raw.login();
+}
+
+#[test]
+fn a_greeting_can_be_long_and_no_utf8() {
+    let lab = Lab::with(Script::healthy().like([Quirk::LongGreeting, Quirk::Latin1Greeting]));
+    let mut raw = lab.raw();
+    let mut first = Vec::new();
+    raw.replies.read_until(b'\n', &mut first).unwrap();
+    assert!(std::str::from_utf8(&first).is_err() && first.starts_with(b"220-"));
+    assert!(raw.reply(220).len() > 40);
+    raw.login();
+}
+
+#[test]
+fn logins_sizes_names_and_sessions_can_have_their_own_ways() {
+    let lab = Lab::with(Script::healthy().like([Quirk::NoPassword]));
+    let mut raw = lab.raw();
+    raw.expect(220);
+    raw.ask("USER lab", 230);
+    raw.ask("PWD", 257);
+    let (lab, mut raw) = like(&[Quirk::SizeNeedsBinary, Quirk::NoDotFiles, Quirk::OneFile]);
+    lab.put_file("f", b"123");
+    raw.ask("SIZE f", 550);
+    raw.ask("TYPE I", 200);
+    raw.ask("SIZE f", 213);
+    let data = raw.data();
+    raw.ask("STOR .f.part", 553);
+    raw.ask("RNFR f", 350);
+    raw.ask("RNTO .g", 553);
+    raw.ask("STOR g", 150);
+    drop(data);
+    raw.expect(226);
+    raw.expect(421);
+    assert_eq!(raw.line(), "", "one file a session");
+}
+
+#[test]
+fn listings_can_look_in_other_ways() {
+    let (lab, mut raw) = like(&[Quirk::ListsParents, Quirk::HidesDotFiles]);
+    lab.put_file("f", b"x");
+    lab.put_file(".hidden", b"x");
+    let mlsd = String::from_utf8(raw.received("MLSD")).unwrap();
+    raw.expect(226);
+    assert!(
+        mlsd.starts_with("type=cdir;") && mlsd.contains("type=pdir;"),
+        "{mlsd}"
+    );
+    assert!(
+        mlsd.ends_with(" f\r\n") && !mlsd.contains("hidden"),
+        "{mlsd}"
+    );
+    let list = String::from_utf8(raw.received("LIST -a")).unwrap();
+    assert!(
+        list.starts_with("total 8\r\ndrwx") && list.contains(" ..\r\n"),
+        "{list}"
+    );
+    let (lab, mut raw) = like(&[Quirk::DosList, Quirk::NoEmptyList]);
+    let data = raw.data();
+    raw.ask("LIST", 550);
+    drop(data);
+    lab.put_file("f", b"x");
+    let list = String::from_utf8(raw.received("LIST")).unwrap();
+    raw.expect(226);
+    let file = suppaftp::list::ListParser::parse_dos(list.trim_end()).unwrap();
+    assert_eq!((file.name(), file.size()), ("f", 1));
+}
+
 // ---------------------------------------------------------------- the script
 
 #[test]
 fn a_fault_strikes_only_the_path_it_names() {
-    let lab = Lab::new([Fault::new(Kind::StorReply(450)).matching("bad", 2)]);
+    let lab = Lab::new([Fault::new(Kind::Reply(Step::Stor, 450)).matching("bad", 2)]);
     let mut ftp = lab.client();
     for (name, works) in [
         ("good", true),
@@ -389,12 +669,13 @@ fn a_fault_strikes_only_the_path_it_names() {
 
 #[test]
 fn faults_are_replaced_and_added_while_the_server_runs() {
-    let lab = Lab::new([Fault::new(Kind::StorReply(450)).always()]);
+    let lab = Lab::new([Fault::new(Kind::Reply(Step::Stor, 450)).always()]);
     let mut ftp = lab.client();
     assert!(ftp.put_file("f", &mut &b"x"[..]).is_err());
     lab.server.set_faults(Vec::new());
     ftp.put_file("f", &mut &b"x"[..]).unwrap();
-    lab.server.add_fault(Fault::new(Kind::StorReply(552)));
+    lab.server
+        .add_fault(Fault::new(Kind::Reply(Step::Stor, 552)));
     assert_eq!(
         code(ftp.put_file("f", &mut &b"x"[..]).unwrap_err()),
         Status::ExceededStorage

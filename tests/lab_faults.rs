@@ -11,13 +11,13 @@
 mod lab_common;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ftpulse::clock::mono;
 use ftpulse::core::evidence::Socket;
-use ftpulse::lab::{Event, Fault, Kind, Step, TransferEnd};
+use ftpulse::lab::{Event, Fault, Kind, Quirk, Script, Step, TransferEnd};
 use ftpulse::sys::socket;
 use lab_common::*;
 use socket2::{SockRef, TcpKeepalive};
@@ -559,4 +559,257 @@ fn more_sessions_than_seats_get_a_421_until_one_leaves() {
         .wait_counters(|c| c.sessions_open == 1, PATIENCE)
         .unwrap();
     lab.logged_in();
+}
+
+// ---------------------------------------------------------------- active mode
+
+/// The server's connection to a client's own port.
+fn accepted(listener: &TcpListener) -> TcpStream {
+    let (data, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), listener.local_addr().unwrap().ip());
+    data
+}
+
+#[test]
+fn the_server_connects_to_the_clients_port_before_or_after_its_150() {
+    let script = Script::healthy();
+    let late = script.clone().like([Quirk::ConnectsLate]);
+    for script in [script.clone(), script.on_ipv6(), late] {
+        let lab = Lab::with(script);
+        let mut raw = lab.logged_in();
+        let listener = raw.eprt();
+        raw.ask("STOR f", 150);
+        let mut data = accepted(&listener);
+        data.write_all(b"content").unwrap();
+        drop(data);
+        raw.expect(226);
+        assert_eq!(lab.file("f").unwrap(), b"content");
+        let listener = raw.eprt();
+        raw.ask("RETR f", 150);
+        let mut content = String::new();
+        accepted(&listener).read_to_string(&mut content).unwrap();
+        assert_eq!(content, "content");
+        raw.expect(226);
+        // One port, one transfer.
+        raw.ask("RETR f", 425);
+    }
+}
+
+#[test]
+fn port_is_understood_and_leads_nowhere_but_to_loopback() {
+    let lab = Lab::new([]);
+    lab.put_file("f", b"content");
+    let mut raw = lab.logged_in();
+    let listener = TcpListener::bind("127.0.0.9:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    raw.ask(&format!("PORT 127,0,0,9,{},{}", port >> 8, port & 255), 200);
+    raw.ask("RETR f", 150);
+    listener.accept().unwrap();
+    raw.expect(226);
+    for (refused, code) in [
+        ("PORT 192,0,2,1,8,0", 500),
+        ("PORT 127,0,0,1,0,80", 500),
+        ("PORT 127,0,0,1,8", 501),
+        ("EPRT |1|192.0.2.1|2048|", 500),
+        ("EPRT |2|::1|2048|", 522),
+    ] {
+        raw.ask(refused, code);
+    }
+    // A port where nobody listens.
+    raw.ask("EPRT |1|127.0.0.9|1024|", 200);
+    raw.ask("RETR f", 425);
+    let lab = Lab::with(Script::healthy().on_ipv6());
+    let mut raw = lab.logged_in();
+    raw.ask("PORT 127,0,0,1,8,0", 425);
+    raw.ask("PASV", 425);
+    raw.ask("EPSV 1", 522);
+    raw.put("f", b"over IPv6");
+}
+
+#[test]
+fn in_active_mode_the_connection_can_never_come() {
+    let mut lab = Lab::new([Fault::from_name("no-connect").unwrap().until_thaw()]);
+    let mut raw = lab.logged_in();
+    // Passive mode is no occasion.
+    raw.put("passive", b"x");
+    let listener = raw.eprt();
+    raw.ask("STOR f", 150);
+    lab.struck("no-connect");
+    lab.frozen(1);
+    listener.set_nonblocking(true).unwrap();
+    let none = listener.accept().unwrap_err();
+    assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+    listener.set_nonblocking(false).unwrap();
+    lab.server.thaw();
+    drop(accepted(&listener));
+    raw.expect(226);
+}
+
+#[test]
+fn in_active_mode_a_stranger_can_connect_first() {
+    let mut lab = Lab::new([Fault::from_name("stranger").unwrap()]);
+    let mut raw = lab.logged_in();
+    let listener = raw.eprt();
+    raw.ask("STOR f", 150);
+    lab.struck("stranger");
+    let (_stranger, peer) = listener.accept().unwrap();
+    assert_eq!(peer.ip(), Ipv4Addr::new(127, 0, 0, 66));
+    let mut data = accepted(&listener);
+    data.write_all(b"from the right one").unwrap();
+    drop(data);
+    raw.expect(226);
+    assert_eq!(lab.file("f").unwrap(), b"from the right one");
+}
+
+// ---------------------------------------------------------------- downloads and listings
+
+#[test]
+fn a_download_can_stop_in_mid_file_and_goes_on_at_the_thaw() {
+    let mut lab = Lab::new([Fault::from_name("stop-sending").unwrap().until_thaw()]);
+    let content = bytes(100_000);
+    lab.put_file("f", &content);
+    let mut raw = lab.logged_in();
+    // An upload is no occasion.
+    raw.put("up", &content);
+    let mut data = raw.data();
+    raw.ask("RETR f", 150);
+    let mut first = vec![0; 16 * 1024];
+    data.read_exact(&mut first).unwrap();
+    lab.struck("stop-sending");
+    lab.frozen(1);
+    data.set_nonblocking(true).unwrap();
+    let none = data.read(&mut [0]).unwrap_err();
+    assert_eq!(none.kind(), io::ErrorKind::WouldBlock);
+    data.set_nonblocking(false).unwrap();
+    lab.server.thaw();
+    data.read_to_end(&mut first).unwrap();
+    assert!(first == content);
+    raw.expect(226);
+}
+
+#[test]
+fn a_download_can_break_in_mid_file_with_and_without_a_reply() {
+    for (name, silent, is_reset) in [
+        ("reset-mid-file", false, true),
+        ("reset-mid-file-silent", true, true),
+        ("close-mid-file", false, false),
+        ("close-mid-file-silent", true, false),
+    ] {
+        let mut lab = Lab::new([Fault::from_name(name).unwrap().until_thaw()]);
+        lab.put_file("f", &bytes(100_000));
+        let mut raw = lab.logged_in();
+        let mut data = raw.data();
+        raw.ask("RETR f", 150);
+        let mut got = Vec::new();
+        let end = data.read_to_end(&mut got);
+        assert_eq!(end.is_err(), is_reset, "{name}");
+        assert!(got.len() <= 16 * 1024, "{name}");
+        lab.struck(name);
+        if silent {
+            lab.frozen(1);
+            assert!(raw.is_silent());
+            lab.server.thaw();
+        }
+        raw.expect(426);
+        assert!(raw.received("RETR f") == bytes(100_000));
+    }
+}
+
+#[test]
+fn a_download_can_be_short_although_the_server_says_226() {
+    let mut lab = Lab::new([Fault::from_name("short-download").unwrap()]);
+    lab.put_file("f", &bytes(100_000));
+    let mut raw = lab.logged_in();
+    raw.ask("SIZE f", 213);
+    assert_eq!(raw.received("RETR f").len(), 16 * 1024);
+    raw.expect(226);
+    lab.struck("short-download");
+}
+
+#[test]
+fn a_download_can_trickle_drop_its_control_connection_or_end_in_silence() {
+    let kind = Kind::Trickle {
+        after: 0,
+        bytes_per_second: 200_000,
+    };
+    let silent = Fault::from_name("silent-226").unwrap();
+    let dropped = Fault::from_name("control-drop").unwrap();
+    let faults = [
+        Fault::new(kind).matching("slow", 1),
+        silent.matching("silent", 1).until_thaw(),
+        dropped.matching("dropped", 1),
+    ];
+    let mut lab = Lab::new(faults);
+    let content = bytes(100_000);
+    for name in ["slow", "silent", "dropped"] {
+        lab.put_file(name, &content);
+    }
+    let mut raw = lab.logged_in();
+    let began = mono();
+    assert!(raw.received("RETR slow") == content);
+    assert!(mono() - began >= Duration::from_millis(450));
+    raw.expect(226);
+    assert!(raw.received("RETR silent") == content);
+    lab.frozen(1);
+    assert!(raw.is_silent());
+    lab.server.thaw();
+    raw.expect(226);
+    let mut data = raw.data();
+    raw.ask("RETR dropped", 150);
+    let mut got = vec![0; 16 * 1024];
+    data.read_exact(&mut got).unwrap();
+    assert_eq!(raw.line(), "", "the control connection ends");
+    lab.struck("control-drop");
+}
+
+#[test]
+fn a_download_resumes_at_the_position_of_rest_and_can_be_refused() {
+    let lab = Lab::new([Fault::from_name("retr-550").unwrap()]);
+    lab.put_file("f", b"0123456789");
+    let mut raw = lab.logged_in();
+    let data = raw.data();
+    raw.ask("RETR f", 550);
+    drop(data);
+    raw.ask("REST 7", 350);
+    assert_eq!(raw.received("RETR f"), b"789");
+    raw.expect(226);
+}
+
+#[test]
+fn a_listing_can_show_names_that_lead_out() {
+    for (command, before) in [("MLSD", "; "), ("LIST", " 1970 "), ("NLST", "")] {
+        let mut lab = Lab::new([Fault::from_name("hostile-names").unwrap()]);
+        lab.put_file("fine", b"x");
+        let mut raw = lab.logged_in();
+        let listing = String::from_utf8(raw.received(command)).unwrap();
+        raw.expect(226);
+        for name in ["../x", "/tmp/x", "a/b", "a\\b", ".", "..", "nul\0x"] {
+            let line = format!("{before}{name}\r\n");
+            assert!(listing.contains(&line), "{name:?} in {listing:?}");
+        }
+        assert!(listing.contains("fine\r\n"));
+        lab.struck("hostile-names");
+        assert_eq!(raw.received("NLST"), b"fine\r\n");
+    }
+}
+
+#[test]
+fn a_listing_can_stop_in_the_middle_or_end_in_silence() {
+    for name in ["stop-listing", "silent-226-list", "no-reply-list"] {
+        let mut lab = Lab::new([Fault::from_name(name).unwrap().until_thaw()]);
+        lab.put_file("a file of some length", b"x");
+        let mut raw = lab.logged_in();
+        // The end of a file is no occasion.
+        raw.put("f", b"x");
+        let mut data = raw.data();
+        raw.say("NLST");
+        lab.struck(name);
+        lab.frozen(1);
+        lab.server.thaw();
+        raw.expect(150);
+        let mut listing = String::new();
+        data.read_to_string(&mut listing).unwrap();
+        assert_eq!(listing, "a file of some length\r\nf\r\n");
+        raw.expect(226);
+    }
 }

@@ -449,7 +449,7 @@ fn a_marker_comes_after_its_file_and_an_old_one_goes_before_a_file_grows() {
 fn a_failing_marker_does_not_send_its_file_again() {
     for way in ["rename", "direct"] {
         let root = temp_dir();
-        let refused = Fault::new(Kind::StorReply(550)).matching(".done", 2);
+        let refused = Fault::new(Kind::Reply(Step::Stor, 550)).matching(".done", 2);
         let frozen = Fault::new(Kind::NoReply(Step::Stor)).matching(".done", 1);
         let lab = LabServer::start(root.path(), Script::of([refused, frozen])).unwrap();
         let mut events = lab.events();

@@ -80,6 +80,11 @@ impl Session {
         &self.greeting
     }
 
+    /// Which TLS the connection has, for a person; none for plain FTP.
+    pub fn agreed(&self) -> Option<&str> {
+        self.agreed.as_deref()
+    }
+
     /// The server's address.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.client.get_ref().peer_addr().ok()

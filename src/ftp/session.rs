@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::hash::Hashing;
 use super::probe::Features;
 use super::stream::{self, Client, Line};
-use super::tls::Security;
+use super::tls::{self, Security};
 use super::{Limit, Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
@@ -61,6 +61,8 @@ pub struct Session {
     pub(super) line: Arc<Line>,
     /// The greeting as it came.
     pub(super) greeting: String,
+    /// Which TLS the connection has.
+    pub(super) agreed: Option<String>,
     /// Whether the server answers SIZE.
     pub(super) has_size: bool,
     /// How it tells a file's hash; none if it cannot, or was not asked yet.
@@ -148,6 +150,7 @@ impl Session {
             client,
             line,
             greeting: String::new(),
+            agreed: None,
             has_size: true,
             hash: None,
             features: None,
@@ -185,9 +188,10 @@ impl Session {
         Ok(())
     }
 
-    fn secure(&self, security: &Security) -> Result<(), Trouble> {
+    fn secure(&mut self, security: &Security) -> Result<(), Trouble> {
         let Setup { handle, timers, .. } = &self.setup;
         let connection = security.shake_hands(handle, timers.tls, &self.client.get_ref())?;
+        self.agreed = Some(tls::agreed(&connection));
         self.line.secure(connection);
         Ok(())
     }

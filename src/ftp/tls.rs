@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, ProtocolVersion};
 
 use super::Trouble;
 use crate::config::Tls;
@@ -71,14 +71,33 @@ impl Security {
 
     fn explain(&self, error: &io::Error) -> String {
         let reason = error.get_ref().and_then(|e| e.downcast_ref());
-        let way_out = reason.and_then(|reason| way_out(reason, &self.host.to_str()));
-        match way_out {
-            Some(way_out) => format!("TLS: {error}: {way_out}"),
+        match reason {
+            Some(reason) => explain(reason, &self.host.to_str()),
             None if error.kind() == ErrorKind::UnexpectedEof => {
                 "TLS: the server ended the connection in the handshake".into()
             }
             None => format!("TLS: {error}"),
         }
+    }
+}
+
+fn explain(error: &rustls::Error, host: &str) -> String {
+    match way_out(error, host) {
+        Some(way_out) => format!("TLS: {error}: {way_out}"),
+        None => format!("TLS: {error}"),
+    }
+}
+
+/// What was agreed on, for a person.
+pub(super) fn agreed(connection: &ClientConnection) -> String {
+    let version = match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+        Some(ProtocolVersion::TLSv1_3) => "TLS 1.3",
+        _ => "TLS",
+    };
+    match connection.negotiated_cipher_suite() {
+        Some(suite) => format!("{version}, {:?}", suite.suite()),
+        None => version.to_owned(),
     }
 }
 
@@ -146,7 +165,7 @@ pub(super) fn read(
         let taken = tls.process_new_packets();
         // Answers, or the alert that says what is wrong.
         let flushed = flush(tls, tcp);
-        taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+        taken.map_err(|error| io::Error::new(ErrorKind::InvalidData, explain(&error, "it")))?;
         flushed?;
     }
 }

@@ -2,13 +2,23 @@
 //! not served gets 502, one without login 530.
 
 use super::events::Event;
-use super::fault::{Kind, Step};
-use super::listing::{Style, facts, stamp};
+use super::fault::Kind;
+use super::listing::{Style, facts, parse_stamp, stamp};
 use super::paths::VPath;
-use super::session::{End, Flow, Session, Strike};
+use super::quirk::Quirk;
+use super::session::{End, Flow, Session, Strike, Turn};
+use super::step::Step;
 
-const FEATURES: &str = "211-Features:\r\n EPSV\r\n MDTM\r\n MLST type*;size*;modify*;\r\n PASV\r\n \
-                        REST STREAM\r\n SIZE\r\n TVFS\r\n UTF8\r\n211 End\r\n";
+/// Commands that are served before the login.
+const OPEN: [&str; 10] = [
+    "USER", "PASS", "QUIT", "FEAT", "SYST", "NOOP", "OPTS", "AUTH", "PBSZ", "PROT",
+];
+/// Commands that need a path.
+const WITH_PATH: [&str; 12] = [
+    "CWD", "CDUP", "MKD", "RMD", "DELE", "SIZE", "MDTM", "MFMT", "RNFR", "RNTO", "STOR", "RETR",
+];
+/// Commands whose path may be missing: then it is the current folder.
+const OF_FOLDER: [&str; 4] = ["LIST", "NLST", "MLSD", "MLST"];
 
 impl Session {
     pub(super) fn publish(&self, event: Event) {
@@ -32,28 +42,86 @@ impl Session {
             verb: verb.clone(),
             arg: shown,
         });
-        match verb.as_str() {
+        let verb = verb.as_str();
+        if !self.logged_in && !OPEN.contains(&verb) {
+            return self.reply(530, "Log in with USER and PASS.");
+        }
+        if let Some(code) = self.shared.character.refuses(verb) {
+            return self.refuse(code);
+        }
+        let path = match self.path_of(verb, arg) {
+            Ok(path) => path,
+            Err((code, text)) => return self.reply(code, text),
+        };
+        let strike = match self.before_reply(verb, path.as_ref())? {
+            Turn::On(strike) => strike,
+            Turn::Done => return Ok(()),
+        };
+        match path {
+            Some(path) => self.path_command(verb, arg, path, strike),
+            None => self.plain_command(verb, arg, strike),
+        }
+    }
+
+    /// The path that a command names, if it is one that does; the error is the refusal.
+    fn path_of(&self, verb: &str, arg: &[u8]) -> Result<Option<VPath>, (u16, &'static str)> {
+        let arg = match verb {
+            "CDUP" => b"..",
+            "LIST" | "NLST" => without_options(arg),
+            "MFMT" => arg.splitn(2, |b| *b == b' ').nth(1).unwrap_or(b""),
+            _ => arg,
+        };
+        if WITH_PATH.contains(&verb) && arg.is_empty() {
+            return Err((501, "A path is missing."));
+        }
+        if !WITH_PATH.contains(&verb) && !OF_FOLDER.contains(&verb) {
+            return Ok(None);
+        }
+        let path = self
+            .cwd
+            .resolve(arg)
+            .ok_or((553, "File name not allowed."))?;
+        let hidden = path.split().is_some_and(|(_, name)| name.starts_with(b"."));
+        let forbids = self.shared.character.has(&Quirk::NoDotFiles);
+        if hidden && forbids && matches!(verb, "STOR" | "RNTO") {
+            return Err((553, "File name not allowed."));
+        }
+        Ok(Some(path))
+    }
+
+    /// Lets a fault of this command's step strike.
+    fn before_reply(&mut self, verb: &str, path: Option<&VPath>) -> Flow<Turn> {
+        // A PASV that follows a refused EPSV belongs to the same occasion.
+        let carried = verb == "PASV" && self.wrong_pasv;
+        let Some(step) = Step::of(verb).filter(|_| !carried) else {
+            return Ok(Turn::On(None));
+        };
+        let path = path.map_or_else(String::new, VPath::to_string);
+        let strike = self.strike(&path, |kind| {
+            kind.step() == Some(step) && (verb != "PASV" || *kind != Kind::EpsvRefused)
+        })?;
+        self.carry_out(strike)
+    }
+
+    fn plain_command(&mut self, verb: &str, arg: &[u8], strike: Option<Strike>) -> Flow {
+        match verb {
             "USER" => self.user(arg),
-            "PASS" => self.pass(arg),
+            "PASS" => self.pass(arg, strike),
+            "AUTH" => self.auth(arg, strike),
+            "PBSZ" => self.pbsz(arg),
+            "PROT" => self.prot(arg),
             "QUIT" => {
                 self.reply(221, "Goodbye.")?;
                 Err(End::Quit)
             }
-            "FEAT" => self.send(FEATURES.as_bytes()),
+            "FEAT" => {
+                let tls = self.tls.is_some();
+                self.reply_lines(211, &self.shared.character.features(tls))
+            }
             "SYST" => self.reply(215, "UNIX Type: L8"),
             "NOOP" => self.reply(200, "Ok."),
             "OPTS" => self.opts(arg),
-            _ if !self.logged_in => self.reply(530, "Log in with USER and PASS."),
-            _ => self.logged_in_command(&verb, arg),
-        }
-    }
-
-    fn logged_in_command(&mut self, verb: &str, arg: &[u8]) -> Flow {
-        match verb {
-            "TYPE" => match arg.to_ascii_uppercase().as_slice() {
-                b"I" | b"L 8" | b"A" | b"A N" => self.reply(200, "Type set."),
-                _ => self.reply(504, "Types I and A only."),
-            },
+            "TYPE" => self.representation(arg),
             "MODE" | "STRU" => match arg.to_ascii_uppercase().as_slice() {
                 b"S" if verb == "MODE" => self.reply(200, "Ok."),
                 b"F" if verb == "STRU" => self.reply(200, "Ok."),
@@ -63,43 +131,23 @@ impl Session {
             "STAT" => self.reply(211, "All is well."),
             "ABOR" => self.reply(226, "Nothing to abort."),
             "PWD" | "XPWD" => self.pwd(),
-            "EPSV" => self.epsv(arg),
-            "PASV" => self.pasv(),
+            "EPSV" => self.epsv(arg, strike),
+            "PASV" => self.pasv(strike),
+            "EPRT" => self.eprt(arg),
+            "PORT" => self.port(arg),
             "REST" => self.rest(arg),
-            "LIST" => self.listing(Style::List, without_options(arg)),
-            "NLST" => self.listing(Style::Nlst, without_options(arg)),
-            "MLSD" => self.listing(Style::Mlsd, arg),
-            _ => self.path_command(verb, arg),
+            _ => self.reply(502, "Command not implemented."),
         }
     }
 
     /// The commands whose argument is a path.
-    fn path_command(&mut self, verb: &str, arg: &[u8]) -> Flow {
-        let known = matches!(
-            verb,
-            "CWD"
-                | "CDUP"
-                | "MKD"
-                | "RMD"
-                | "DELE"
-                | "SIZE"
-                | "MDTM"
-                | "MLST"
-                | "RNFR"
-                | "RNTO"
-                | "STOR"
-                | "RETR"
-        );
-        if !known {
-            return self.reply(502, "Command not implemented.");
-        }
-        let arg = if verb == "CDUP" { b".." } else { arg };
-        if arg.is_empty() && !matches!(verb, "MLST") {
-            return self.reply(501, "A path is missing.");
-        }
-        let Some(path) = self.cwd.resolve(arg) else {
-            return self.reply(553, "File name not allowed.");
-        };
+    fn path_command(
+        &mut self,
+        verb: &str,
+        arg: &[u8],
+        path: VPath,
+        strike: Option<Strike>,
+    ) -> Flow {
         match verb {
             "CWD" | "CDUP" => self.cwd(path),
             "MKD" => self.mkd(&path),
@@ -113,11 +161,15 @@ impl Session {
                 Ok(meta) => self.reply(213, &stamp(meta.modified)),
                 Err(error) => self.reply(550, &format!("No such file: {error}.")),
             },
+            "MFMT" => self.mfmt(arg, &path),
             "MLST" => self.mlst(&path),
+            "LIST" => self.list(Style::List, &path, strike),
+            "NLST" => self.list(Style::Nlst, &path, strike),
+            "MLSD" => self.list(Style::Mlsd, &path, strike),
             "RNFR" => self.rnfr(path),
-            "RNTO" => self.rnto(&path),
-            "RETR" => self.retr(&path),
-            _ => self.stor(&path),
+            "RNTO" => self.rnto(&path, strike),
+            "RETR" => self.retr(&path, strike),
+            _ => self.stor(&path, strike),
         }
     }
 
@@ -129,43 +181,45 @@ impl Session {
     }
 
     fn user(&mut self, arg: &[u8]) -> Flow {
-        if let Some(strike) = self.strike_at(Step::User, "")? {
-            match strike.kind {
-                Kind::Garbage(_) => return self.garbage(),
-                _ => self.hold_or_spoil(strike)?,
-            }
+        if self.shared.tls().is_some_and(|tls| tls.required) && !self.control.is_tls() {
+            return self.reply(530, "Log in over TLS only.");
         }
         self.logged_in = false;
+        if self.shared.character.has(&Quirk::NoPassword) && arg == self.shared.user.as_bytes() {
+            return self.log_in();
+        }
         self.user = Some(arg.to_vec());
         self.reply(331, "Please give the password.")
     }
 
-    fn pass(&mut self, arg: &[u8]) -> Flow {
-        let strike = self.strike_at(Step::Pass, "")?;
-        match strike {
-            Some(Strike {
-                kind: Kind::LoginRefused,
-                ..
-            }) => {
-                return self.reply(530, "Login incorrect.");
-            }
-            Some(Strike {
-                kind: Kind::Garbage(_),
-                ..
-            }) => return self.garbage(),
-            Some(strike) => self.hold_or_spoil(strike)?,
-            None => {}
+    fn log_in(&mut self) -> Flow {
+        self.logged_in = true;
+        self.publish(Event::LoggedIn { session: self.id });
+        self.reply(230, "Logged in.")
+    }
+
+    fn pass(&mut self, arg: &[u8], strike: Option<Strike>) -> Flow {
+        if strike.is_some() {
+            return self.reply(530, "Login incorrect.");
         }
         let Some(user) = self.user.take() else {
             return self.reply(503, "USER comes first.");
         };
         if user == self.shared.user.as_bytes() && arg == self.shared.password.as_bytes() {
-            self.logged_in = true;
-            self.publish(Event::LoggedIn { session: self.id });
-            self.reply(230, "Logged in.")
+            self.log_in()
         } else {
             self.reply(530, "Login incorrect.")
         }
+    }
+
+    fn representation(&mut self, arg: &[u8]) -> Flow {
+        let binary = match arg.to_ascii_uppercase().as_slice() {
+            b"I" | b"L 8" => true,
+            b"A" | b"A N" => false,
+            _ => return self.reply(504, "Types I and A only."),
+        };
+        self.binary = binary;
+        self.reply(200, "Type set.")
     }
 
     fn opts(&mut self, arg: &[u8]) -> Flow {
@@ -178,10 +232,8 @@ impl Session {
     }
 
     fn pwd(&mut self) -> Flow {
-        let mut line = b"257 ".to_vec();
-        line.extend(quoted(&self.cwd));
-        line.extend_from_slice(b" is the current folder.\r\n");
-        self.send(&line)
+        let text = [&quoted(&self.cwd)[..], b" is the current folder."].concat();
+        self.reply_lines(257, &[text])
     }
 
     fn cwd(&mut self, path: VPath) -> Flow {
@@ -199,10 +251,8 @@ impl Session {
         if let Err(error) = self.shared.root.make_folder(path) {
             return self.reply(550, &format!("Failed: {error}."));
         }
-        let mut line = b"257 ".to_vec();
-        line.extend(quoted(path));
-        line.extend_from_slice(b" created.\r\n");
-        self.send(&line)
+        let text = [&quoted(path)[..], b" created."].concat();
+        self.reply_lines(257, &[text])
     }
 
     fn dele(&mut self, path: &VPath) -> Flow {
@@ -217,11 +267,8 @@ impl Session {
     }
 
     fn size(&mut self, path: &VPath) -> Flow {
-        if let Some(strike) = self.strike_at(Step::Size, &path.to_string())? {
-            match strike.kind {
-                Kind::Garbage(_) => return self.garbage(),
-                _ => self.hold_or_spoil(strike)?,
-            }
+        if !self.binary && self.shared.character.has(&Quirk::SizeNeedsBinary) {
+            return self.reply(550, "SIZE not allowed in ASCII mode.");
         }
         match self.shared.root.meta(path) {
             Ok(meta) if !meta.folder => self.reply(213, &meta.size.to_string()),
@@ -235,19 +282,26 @@ impl Session {
             Ok(meta) => meta,
             Err(error) => return self.reply(550, &format!("No such file: {error}.")),
         };
-        let mut text = format!("250-Listing\r\n {}", facts(&meta)).into_bytes();
-        text.extend(path.absolute());
-        text.extend_from_slice(b"\r\n250 End\r\n");
-        self.send(&text)
+        let entry = [format!(" {}", facts(&meta)).as_bytes(), &path.absolute()].concat();
+        self.reply_lines(250, &[b"Listing".to_vec(), entry, b"End".to_vec()])
+    }
+
+    fn mfmt(&mut self, arg: &[u8], path: &VPath) -> Flow {
+        let time = arg.split(|b| *b == b' ').next().unwrap_or(b"");
+        let Some(unix) = parse_stamp(time) else {
+            return self.reply(501, "Not a time: YYYYMMDDHHMMSS.");
+        };
+        match self.shared.root.set_modified(path, unix) {
+            Ok(()) => {
+                let name = [b"; ", &path.absolute()[..]].concat();
+                let text = [b"Modify=", stamp(unix).as_bytes(), &name].concat();
+                self.reply_lines(213, &[text])
+            }
+            Err(error) => self.reply(550, &format!("Failed: {error}.")),
+        }
     }
 
     fn rnfr(&mut self, path: VPath) -> Flow {
-        if let Some(strike) = self.strike_at(Step::Rnfr, &path.to_string())? {
-            match strike.kind {
-                Kind::Garbage(_) => return self.garbage(),
-                _ => self.hold_or_spoil(strike)?,
-            }
-        }
         match self.shared.root.meta(&path) {
             Ok(_) => {
                 self.rename_from = Some(path);
@@ -257,18 +311,15 @@ impl Session {
         }
     }
 
-    fn rnto(&mut self, path: &VPath) -> Flow {
-        let mut after = None;
-        if let Some(strike) = self.strike_at(Step::Rnto, &path.to_string())? {
-            match strike.kind {
-                Kind::Garbage(_) => return self.garbage(),
-                Kind::RntoDoneNoReply => after = Some(strike.term),
-                _ => self.hold_or_spoil(strike)?,
-            }
-        }
+    fn rnto(&mut self, path: &VPath, done_no_reply: Option<Strike>) -> Flow {
         let Some(from) = self.rename_from.take() else {
             return self.reply(503, "RNFR comes first.");
         };
+        if let Some(code) = self.shared.character.no_overwrite()
+            && self.shared.root.meta(path).is_ok()
+        {
+            return self.reply(code, "A file of this name exists.");
+        }
         let done = self.shared.root.rename(&from, path);
         if done.is_ok() {
             let (from, to) = (from.to_string(), path.to_string());
@@ -278,8 +329,8 @@ impl Session {
                 to,
             });
         }
-        if let Some(term) = after {
-            self.freeze(&term, None)?;
+        if let Some(strike) = done_no_reply {
+            self.freeze(&strike.term, None)?;
         }
         self.outcome(done, 250, "Renamed.")
     }
@@ -294,13 +345,6 @@ impl Session {
                 self.reply(350, "Restart position accepted.")
             }
             None => self.reply(501, "Not a position."),
-        }
-    }
-
-    fn listing(&mut self, style: Style, arg: &[u8]) -> Flow {
-        match self.cwd.resolve(arg) {
-            Some(path) => self.list(style, &path),
-            None => self.reply(553, "File name not allowed."),
         }
     }
 }

@@ -1,9 +1,7 @@
-//! Data connections: the passive listener with its faults (a port that answers no SYN, a closed
-//! port) and the accepted connection, which tells a reset from a clean end and reports its own
-//! end exactly once.
+//! One data connection, plain or TLS: it tells a reset from a clean end and reports its own end
+//! exactly once.
 
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use socket2::SockRef;
 use super::events::{Event, TransferEnd};
 use super::server::Shared;
 use super::session::{End, Flow};
+use super::stream::Stream;
 use super::wait::{reset, wait};
 
 /// Receive buffer of a connection whose reader is going to stop: the kernel doubles it, and the
@@ -25,7 +24,7 @@ const DISCARD_MAX: usize = 8 << 20;
 
 /// One accepted data connection.
 pub(super) struct DataConn {
-    stream: TcpStream,
+    pub stream: Stream,
     shared: Arc<Shared>,
     session: u64,
     /// Payload so far.
@@ -40,16 +39,15 @@ pub(super) enum Found {
 }
 
 impl DataConn {
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>, session: u64) -> Flow<Self> {
-        stream.set_nonblocking(true)?;
+    pub(super) fn new(stream: Stream, shared: Arc<Shared>, session: u64) -> Self {
         shared.hub.publish(Event::DataConnected { session });
-        Ok(Self {
+        Self {
             stream,
             shared,
             session,
             bytes: 0,
             reported: false,
-        })
+        }
     }
 
     /// Keeps the window from growing beyond what every connection starts with. A buffer smaller
@@ -128,11 +126,17 @@ impl DataConn {
         }
     }
 
-    /// Writes everything, waiting as needed; the end is `Eof` when all went out.
+    /// Writes everything, waiting as needed; the end that it met with on the way, if any.
     pub(super) fn write_all(&mut self, mut rest: &[u8]) -> Flow<Option<TransferEnd>> {
-        while !rest.is_empty() {
-            match self.stream.write(rest) {
-                Ok(n) => {
+        loop {
+            let written = if rest.is_empty() {
+                self.stream.flush().map(|()| None)
+            } else {
+                self.stream.write(rest).map(Some)
+            };
+            match written {
+                Ok(None) => return Ok(None),
+                Ok(Some(n)) => {
                     self.bytes += n as u64;
                     rest = &rest[n..];
                 }
@@ -143,7 +147,6 @@ impl DataConn {
                 }
             }
         }
-        Ok(None)
     }
 
     /// Waits if the call would have blocked (`None`: try again); else the end it tells of.
@@ -166,10 +169,19 @@ impl DataConn {
         Ok(Some(how))
     }
 
+    /// Says goodbye in TLS's own words, if it is TLS.
+    pub(super) fn close_notify(&mut self) -> Flow {
+        self.stream.close_notify();
+        // A client that is gone needs no goodbye; its end is told.
+        self.write_all(&[]).map(drop)
+    }
+
     /// The clean end of a download.
-    pub(super) fn finish(mut self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    pub(super) fn finish(&mut self) -> Flow {
+        self.close_notify()?;
+        self.stream.finish();
         self.report(TransferEnd::Eof);
+        Ok(())
     }
 
     /// Resets the connection.
@@ -179,11 +191,13 @@ impl DataConn {
     }
 
     /// Closes the connection with a FIN, although the client is still sending.
-    pub(super) fn close(mut self) {
+    pub(super) fn close(mut self) -> Flow {
+        self.close_notify()?;
         // The FIN goes first: a close with unread bytes would be a reset and nothing else.
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.stream.finish();
         self.report(TransferEnd::Aborted);
         self.discard();
+        Ok(())
     }
 
     /// Throws away what has come, and tells how it ended if that shows.

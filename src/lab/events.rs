@@ -45,7 +45,13 @@ pub enum Event {
     },
     /// A frozen session goes on.
     Thawed { session: u64 },
-    /// A data connection was accepted.
+    /// A TLS handshake was completed, of the control or a data connection.
+    Secured {
+        session: u64,
+        data: bool,
+        resumed: bool,
+    },
+    /// A data connection was accepted, or made in active mode.
     DataConnected { session: u64 },
     /// A data connection ended after so many bytes of payload. A reset is told at once, although
     /// a frozen session may still read what came before it.
@@ -83,6 +89,7 @@ impl Event {
             | Self::Command { session, .. }
             | Self::Struck { session, .. }
             | Self::Thawed { session }
+            | Self::Secured { session, .. }
             | Self::DataConnected { session }
             | Self::DataEnded { session, .. }
             | Self::Storing { session, .. }
@@ -119,6 +126,8 @@ pub struct Counters {
     pub delete_count: u64,
     /// Data connections that the client reset.
     pub resets: u64,
+    /// Data connections that resumed the TLS session of their control connection.
+    pub resumed: u64,
     /// Faults that struck.
     pub strikes: u64,
 }
@@ -143,6 +152,9 @@ impl Counters {
             Event::Renamed { .. } => self.rename_count += 1,
             Event::Deleted { .. } => self.delete_count += 1,
             Event::Ended { .. } => self.sessions_open = self.sessions_open.saturating_sub(1),
+            Event::Secured { data, resumed, .. } => {
+                self.resumed += u64::from(*data && *resumed);
+            }
             Event::Thawed { .. } | Event::Storing { .. } => {}
         }
     }

@@ -3,33 +3,12 @@
 
 use std::time::Duration;
 
-/// A place in the protocol at which a reply is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// The greeting after the connect.
-    Greeting,
-    /// USER.
-    User,
-    /// PASS.
-    Pass,
-    /// EPSV or PASV.
-    Epsv,
-    /// STOR, before its 150.
-    Stor,
-    /// The reply after the data, the 226.
-    Final,
-    /// SIZE.
-    Size,
-    /// RNFR.
-    Rnfr,
-    /// RNTO.
-    Rnto,
-}
+use super::step::Step;
 
 /// What happens when a fault strikes, and where.
 ///
-/// `after` counts bytes of the file: the fault strikes when the server has read that many, so a
-/// shorter file is no occasion.
+/// `after` counts bytes of the file, uploaded or downloaded: the fault strikes when the server has
+/// read or sent that many, so a shorter file is no occasion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// The session freezes at this step, as a stopped process would: nothing is executed, nothing
@@ -42,11 +21,26 @@ pub enum Kind {
     DataNotAccepted,
     /// The data port is closed: the connect is refused.
     DataRefused,
-    /// The session freezes in the middle of the file: its receive window closes.
+    /// The session freezes in the middle of an upload: its receive window closes.
     StopReading {
         /// Bytes of the file read before.
         after: u64,
     },
+    /// The session freezes in the middle of a download.
+    StopSending {
+        /// Bytes of the file sent before.
+        after: u64,
+    },
+    /// The session freezes in the middle of a listing.
+    StopListing,
+    /// A download ends cleanly, with a 226, although the file is longer.
+    Short {
+        /// Bytes of the file sent before.
+        after: u64,
+    },
+    /// Listings show names that lead out of the folder, or that no file can have, beside the real
+    /// ones.
+    HostileNames,
     /// The path dies in the middle of the file: of both connections nothing is acknowledged or
     /// answered any more, as if no packet came through; what had come is read, then the session
     /// freezes. New connections work. When the fault ends the path is there again, and the
@@ -58,11 +52,11 @@ pub enum Kind {
     /// The same before the reply at this step. At STOR the file is open and the data connection
     /// accepted by then; at other steps nothing is executed.
     DeadPathAt(Step),
-    /// The rest of the file is read at this speed.
+    /// The rest of the file is read, or sent, at this speed.
     Trickle {
-        /// Bytes of the file read before at full speed.
+        /// Bytes of the file before at full speed.
         after: u64,
-        /// Bytes read a second from then on.
+        /// Bytes a second from then on.
         bytes_per_second: u32,
     },
     /// The final reply comes after this time.
@@ -82,13 +76,26 @@ pub enum Kind {
         silent: bool,
     },
     /// The control connection is closed in mid-file; the data connection is still read to its end
-    /// (and thrown away), so that only the control connection tells.
+    /// (and thrown away), or stays open, so that only the control connection tells.
     ControlDrop {
         /// Bytes of the file read before.
         after: u64,
     },
-    /// STOR is refused with this code; a 421 also ends the session.
-    StorReply(u16),
+    /// This code is the reply at this step, and the command is not executed; a 421 also ends the
+    /// session.
+    Reply(Step, u16),
+    /// The control connection is closed in place of the reply at this step.
+    HangUp(Step),
+    /// Behind the reply to AUTH, in the same packet, comes a plain reply to a command that was
+    /// never sent, as from somebody on the way.
+    Injected,
+    /// After a whole upload over TLS the session freezes before its close_notify: the data
+    /// connection stays open, and no 226 comes.
+    NoTlsClose,
+    /// In active mode the server says 150 and never connects.
+    NoConnect,
+    /// In active mode a stranger (127.0.0.66) connects first; only over IPv4.
+    Stranger,
     /// The data connection is closed in mid-file and this code is the final reply.
     MidReply {
         /// The reply code.
@@ -120,6 +127,13 @@ pub enum Kind {
         /// Sessions that are served.
         max: usize,
     },
+}
+
+/// Which way a file goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Up,
+    Down,
 }
 
 /// Which occasions a fault takes. An occasion is a moment at which it could strike.
@@ -227,21 +241,15 @@ impl Kind {
     /// dripping replies, and dead paths, at other steps.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::NoReply(step) => match step {
-                Step::Greeting => "no-greeting",
-                Step::User => "no-reply-user",
-                Step::Pass => "no-reply-pass",
-                Step::Epsv => "no-reply-epsv",
-                Step::Stor => "no-reply-stor",
-                Step::Final => "silent-226",
-                Step::Size => "no-reply-size",
-                Step::Rnfr => "no-reply-rnfr",
-                Step::Rnto => "no-reply-rnto",
-            },
+            Self::NoReply(step) => step.no_reply(),
             Self::RntoDoneNoReply => "rnto-done-no-reply",
             Self::DataNotAccepted => "data-not-accepted",
             Self::DataRefused => "data-refused",
             Self::StopReading { .. } => "stop-reading",
+            Self::StopSending { .. } => "stop-sending",
+            Self::StopListing => "stop-listing",
+            Self::Short { .. } => "short-download",
+            Self::HostileNames => "hostile-names",
             Self::DeadPath { .. } => "path-dead-transfer",
             Self::DeadPathAt(Step::Final) => "path-dead-final",
             Self::DeadPathAt(_) => "path-dead-reply",
@@ -252,7 +260,9 @@ impl Kind {
             Self::Close { silent: false, .. } => "close-mid-file",
             Self::Close { silent: true, .. } => "close-mid-file-silent",
             Self::ControlDrop { .. } => "control-drop",
-            Self::StorReply(code) => match code {
+            Self::Reply(Step::Auth, 502) => "auth-502",
+            Self::Reply(Step::Auth, 534) => "auth-534",
+            Self::Reply(Step::Stor, code) => match code {
                 421 => "stor-421",
                 450 => "stor-450",
                 452 => "stor-452",
@@ -261,17 +271,33 @@ impl Kind {
                 553 => "stor-553",
                 _ => "stor-reply",
             },
+            Self::Reply(Step::Retr, 550) => "retr-550",
+            Self::Reply(..) => "other-reply",
+            Self::HangUp(Step::Auth) => "auth-drop",
+            Self::HangUp(_) => "hang-up",
+            Self::Injected => "auth-injected",
+            Self::NoTlsClose => "no-tls-close",
+            Self::NoConnect => "no-connect",
+            Self::Stranger => "stranger",
             Self::MidReply { code, .. } => match code {
                 452 => "mid-file-452",
                 552 => "mid-file-552",
                 _ => "mid-file-reply",
             },
+            Self::Garbage(Step::Tls) => "garbage-handshake",
             Self::Garbage(_) => "garbage-reply",
             Self::Endless(_) => "endless-reply",
             Self::Drip {
                 step: Step::Greeting,
                 ..
             } => "drip-greeting",
+            Self::Drip {
+                step: Step::Tls, ..
+            } => "drip-handshake",
+            Self::Drip {
+                step: Step::DataTls,
+                ..
+            } => "drip-data-handshake",
             Self::Drip { .. } => "drip-reply",
             Self::WrongPasv => "wrong-pasv",
             Self::EpsvRefused => "epsv-refused",
@@ -281,29 +307,20 @@ impl Kind {
     }
 
     /// The byte of the file at which it strikes, for the faults of the middle of a file.
-    pub(super) fn mid_file(&self) -> Option<u64> {
-        match *self {
-            Self::StopReading { after }
-            | Self::DeadPath { after }
-            | Self::Trickle { after, .. }
-            | Self::Reset { after, .. }
-            | Self::Close { after, .. }
-            | Self::ControlDrop { after }
-            | Self::MidReply { after, .. } => Some(after),
-            Self::NoReply(_)
-            | Self::DeadPathAt(_)
-            | Self::RntoDoneNoReply
-            | Self::DataNotAccepted
-            | Self::DataRefused
-            | Self::Late226(_)
-            | Self::StorReply(_)
-            | Self::Garbage(_)
-            | Self::Endless(_)
-            | Self::Drip { .. }
-            | Self::WrongPasv
-            | Self::EpsvRefused
-            | Self::LoginRefused
-            | Self::Seats { .. } => None,
+    pub(super) fn mid_file(&self, way: Way) -> Option<u64> {
+        match (*self, way) {
+            (Self::StopReading { after }, Way::Up)
+            | (Self::StopSending { after } | Self::Short { after }, Way::Down)
+            | (
+                Self::DeadPath { after }
+                | Self::Trickle { after, .. }
+                | Self::Reset { after, .. }
+                | Self::Close { after, .. }
+                | Self::ControlDrop { after }
+                | Self::MidReply { after, .. },
+                _,
+            ) => Some(after),
+            _ => None,
         }
     }
 
@@ -313,17 +330,26 @@ impl Kind {
             Self::NoReply(step)
             | Self::DeadPathAt(step)
             | Self::Garbage(step)
-            | Self::Endless(step) => Some(step),
-            Self::Drip { step, .. } => Some(step),
-            Self::StorReply(_) => Some(Step::Stor),
+            | Self::Endless(step)
+            | Self::Reply(step, _)
+            | Self::HangUp(step)
+            | Self::Drip { step, .. } => Some(step),
             Self::Late226(_) => Some(Step::Final),
             Self::RntoDoneNoReply => Some(Step::Rnto),
             Self::LoginRefused => Some(Step::Pass),
+            Self::Injected => Some(Step::Auth),
             Self::Seats { .. } => Some(Step::Greeting),
             Self::DataNotAccepted | Self::DataRefused | Self::WrongPasv | Self::EpsvRefused => {
                 Some(Step::Epsv)
             }
             Self::StopReading { .. }
+            | Self::StopSending { .. }
+            | Self::StopListing
+            | Self::Short { .. }
+            | Self::HostileNames
+            | Self::NoTlsClose
+            | Self::NoConnect
+            | Self::Stranger
             | Self::DeadPath { .. }
             | Self::Trickle { .. }
             | Self::Reset { .. }

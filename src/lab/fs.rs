@@ -121,6 +121,17 @@ impl Root {
         Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
     }
 
+    /// Sets the time of modification.
+    pub(super) fn set_modified(&self, path: &VPath, unix: i64) -> io::Result<()> {
+        let at = |tv_sec, tv_nsec| rustix::fs::Timespec { tv_sec, tv_nsec };
+        let times = rustix::fs::Timestamps {
+            last_access: at(0, rustix::fs::UTIME_OMIT),
+            last_modification: at(unix, 0),
+        };
+        let file = self.regular(path, OFlags::RDONLY)?;
+        Ok(rustix::fs::futimens(file, &times)?)
+    }
+
     /// Renames, replacing what stands under the new name.
     pub(super) fn rename(&self, from: &VPath, to: &VPath) -> io::Result<()> {
         let (from_folder, from_name) = self.parent(from)?;

@@ -2,16 +2,18 @@
 //! whose address is wrong. One port at a time; it is bound to loopback.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use socket2::Socket;
 
 use super::data::SMALL_BUFFER;
-use super::fault::{Kind, Step};
+use super::fault::Kind;
+use super::quirk::Quirk;
 use super::server::{Shared, loopback_listener, loopback_socket};
 use super::session::{End, Flow, Session, Strike};
+use super::stream::Stream;
 use super::wait::{Term, ended, wait};
 use crate::clock::mono;
 
@@ -36,8 +38,8 @@ pub(super) struct Passive {
 }
 
 impl Passive {
-    pub(super) fn open(small: bool) -> io::Result<Self> {
-        let listener = loopback_listener(8, small.then_some(SMALL_BUFFER))?;
+    pub(super) fn open(ip: IpAddr, small: bool) -> io::Result<Self> {
+        let listener = loopback_listener(ip, 8, small.then_some(SMALL_BUFFER))?;
         let number = listener.local_addr()?.port();
         Ok(Self {
             port: Port::Open(listener),
@@ -46,8 +48,8 @@ impl Passive {
         })
     }
 
-    pub(super) fn closed(term: Term) -> io::Result<Self> {
-        let socket = loopback_socket()?;
+    pub(super) fn closed(ip: IpAddr, term: Term) -> io::Result<Self> {
+        let socket = loopback_socket(ip)?;
         let bound: TcpListener = socket.try_clone()?.into();
         let number = bound.local_addr()?.port();
         Ok(Self {
@@ -57,11 +59,11 @@ impl Passive {
         })
     }
 
-    pub(super) fn stuffed(term: Term) -> io::Result<Self> {
+    pub(super) fn stuffed(ip: IpAddr, term: Term) -> io::Result<Self> {
         // A backlog of b takes b + 1 connections; with one more place than the queue of
         // half-open ones needs, the kernel drops further SYNs and suspects no flood.
         const BACKLOG: i32 = 1;
-        let listener = loopback_listener(BACKLOG, None)?;
+        let listener = loopback_listener(ip, BACKLOG, None)?;
         let addr = listener.local_addr()?;
         let fillers = (0..=BACKLOG)
             .map(|_| TcpStream::connect_timeout(&addr, ACCEPT_TIME))
@@ -114,7 +116,7 @@ impl Passive {
     }
 
     /// Waits for the client's connection; `None` when none comes in time.
-    pub(super) fn accept(&self, shared: &Shared, control: &TcpStream) -> Flow<Option<TcpStream>> {
+    pub(super) fn accept(&self, shared: &Shared, control: &Stream) -> Flow<Option<TcpStream>> {
         let end = Some(mono() + ACCEPT_TIME);
         let Some(listener) = self.listener() else {
             return Ok(None);
@@ -145,43 +147,42 @@ impl Passive {
 }
 
 impl Session {
-    pub(super) fn epsv(&mut self, arg: &[u8]) -> Flow {
+    pub(super) fn epsv(&mut self, arg: &[u8], strike: Option<Strike>) -> Flow {
+        let ip = self.control.local_ip()?;
+        let own: &[u8] = if ip.is_ipv4() { b"1" } else { b"2" };
         match arg.to_ascii_uppercase().as_slice() {
-            b"" | b"1" => {}
+            b"" => {}
+            family if family == own => {}
             b"ALL" => return self.reply(200, "EPSV only from now on."),
-            _ => return self.reply(522, "Network protocol not supported, use (1)"),
+            _ if ip.is_ipv4() => return self.reply(522, "Protocol not supported, use (1)"),
+            _ => return self.reply(522, "Protocol not supported, use (2)"),
         }
-        let strike = self.strike_at(Step::Epsv, "")?;
         match strike.as_ref().map(|strike| strike.kind) {
             Some(Kind::EpsvRefused) => return self.reply(500, "EPSV not understood."),
             Some(Kind::WrongPasv) => {
                 self.wrong_pasv = true;
                 return self.reply(502, "EPSV not implemented.");
             }
-            Some(Kind::Garbage(_)) => return self.garbage(),
             _ => {}
         }
-        match self.open_passive(strike)? {
+        let dead = self.shared.character.has(&Quirk::DeadEpsv);
+        let strike = strike.or_else(|| dead.then(Strike::refused_for_ever));
+        match self.open_passive(ip, strike) {
             Some(port) => self.reply(229, &format!("Entering Extended Passive Mode (|||{port}|)")),
             None => self.reply(425, "No data port could be opened."),
         }
     }
 
-    pub(super) fn pasv(&mut self) -> Flow {
+    pub(super) fn pasv(&mut self, strike: Option<Strike>) -> Flow {
         let carried = std::mem::take(&mut self.wrong_pasv);
-        let strike = if carried {
-            None
-        } else {
-            self.strike("", |kind| {
-                kind.step() == Some(Step::Epsv) && *kind != Kind::EpsvRefused
-            })?
-        };
-        let kind = strike.as_ref().map(|strike| strike.kind);
-        if let Some(Kind::Garbage(_)) = kind {
-            return self.garbage();
+        let ip = self.control.local_ip()?;
+        if ip.is_ipv6() {
+            return self.reply(425, "You cannot use PASV over IPv6, use EPSV.");
         }
-        let foreign = carried || kind == Some(Kind::WrongPasv);
-        let Some(port) = self.open_passive(strike)? else {
+        let kind = strike.as_ref().map(|strike| strike.kind);
+        let foreign = self.shared.character.has(&Quirk::ForeignPasv);
+        let foreign = foreign || carried || kind == Some(Kind::WrongPasv);
+        let Some(port) = self.open_passive(ip, strike) else {
             return self.reply(425, "No data port could be opened.");
         };
         let host = if foreign { "192,0,2,1" } else { "127,0,0,1" };
@@ -193,26 +194,23 @@ impl Session {
     }
 
     /// Opens the data port, in the state that a fault lays on it.
-    fn open_passive(&mut self, strike: Option<Strike>) -> Flow<Option<u16>> {
+    fn open_passive(&mut self, ip: IpAddr, strike: Option<Strike>) -> Option<u16> {
         // The old port goes first: a client has one at a time.
         self.passive = None;
+        self.active = None;
         let small = self.shared.armed.any_stop_reading();
         let opened = match strike {
             Some(Strike {
                 kind: Kind::DataRefused,
                 term,
-            }) => Passive::closed(term),
+            }) => Passive::closed(ip, term),
             Some(Strike {
                 kind: Kind::DataNotAccepted,
                 term,
-            }) => Passive::stuffed(term),
-            Some(strike) => {
-                self.hold_or_spoil(strike)?;
-                Passive::open(small)
-            }
-            None => Passive::open(small),
+            }) => Passive::stuffed(ip, term),
+            _ => Passive::open(ip, small),
         };
         self.passive = opened.ok();
-        Ok(self.passive.as_ref().map(Passive::number))
+        self.passive.as_ref().map(Passive::number)
     }
 }

@@ -1,12 +1,13 @@
 //! Replies on the control connection, whole or spoiled: dripping, endless, garbage. A client that
 //! is gone is no error here: a real server that was stopped goes on executing what it holds.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::data::DataConn;
+use super::server::Shared;
 use super::session::{End, Flow, Session};
 use super::wait::{Term, ended, wait};
 use crate::clock::{Mono, mono};
@@ -21,25 +22,79 @@ pub(super) enum Spoil {
 /// too few to cost the machine anything.
 const ENDLESS_PAUSE: Duration = Duration::from_millis(50);
 
+/// Waits `time`; true when the term is over first. Ends when the peer is gone, if it is watched.
+pub(super) fn pause(
+    shared: &Shared,
+    peer: Option<PollFd<'_>>,
+    time: Duration,
+    term: &Term,
+) -> Flow<bool> {
+    let end = mono() + time;
+    let first = term.deadline().map_or(end, |term| term.min(end));
+    let watches_peer = peer.is_some();
+    let mut fds = vec![shared.stop.watch()];
+    fds.extend(peer);
+    fds.extend(term.watch());
+    wait(&mut fds, Some(first))?;
+    let gone = watches_peer && ended(fds[1].revents());
+    if shared.stop.is_open() {
+        Err(End::Stopped)
+    } else if gone {
+        Err(End::Gone)
+    } else {
+        Ok(term.over())
+    }
+}
+
 /// No code, control characters, an escape sequence, bytes that are no UTF-8.
-const GARBAGE: &[u8] = b"\x1b[31m\x07\x00what is \xff\xfe this\x80?\r\n";
+pub(super) const GARBAGE: &[u8] = b"\x1b[31m\x07\x00what is \xff\xfe this\x80?\r\n";
 
 impl Session {
     /// Sends a reply of one line, in the manner that a fault has laid on it.
     pub(super) fn reply(&mut self, code: u16, text: &str) -> Flow {
-        let line = format!("{code} {text}\r\n");
+        self.reply_lines(code, &[text.as_bytes().to_vec()])
+    }
+
+    /// The same with several lines; the code comes before the first and the last.
+    pub(super) fn reply_lines(&mut self, code: u16, lines: &[Vec<u8>]) -> Flow {
+        let bytes = self.shared.character.reply(code, lines);
         match self.spoil.take() {
-            None => self.send(line.as_bytes()),
-            Some(Spoil::Drip { every, term }) => self.drip(line.as_bytes(), every, &term),
+            None => self.send(&bytes),
+            Some(Spoil::Drip { every, term }) => self.drip(&bytes, every, &term),
             Some(Spoil::Endless { term }) => {
                 self.endless(code, &term)?;
-                self.send(line.as_bytes())
+                self.send(&bytes)
             }
         }
     }
 
+    /// Refuses a command; after a 421 the session ends.
+    pub(super) fn refuse(&mut self, code: u16) -> Flow {
+        let text = match code {
+            421 => "Closing the control connection.",
+            450 => "The file is busy.",
+            452 => "Insufficient storage space.",
+            500 | 502 => "Command not implemented.",
+            550 => "Permission denied.",
+            552 => "Quota exceeded.",
+            553 => "File name not allowed.",
+            _ => "No.",
+        };
+        self.reply(code, text)?;
+        if code == 421 { Err(End::Quit) } else { Ok(()) }
+    }
+
     pub(super) fn garbage(&mut self) -> Flow {
         self.send(GARBAGE)
+    }
+
+    /// Waits between two pieces of a reply; true when the term is over.
+    fn pause(&self, time: Duration, term: &Term) -> Flow<bool> {
+        if self.mute {
+            return Err(End::Gone);
+        }
+        let client = PollFd::new(&self.control, PollFlags::RDHUP);
+        pause(&self.shared, Some(client), time, term)
     }
 
     fn drip(&mut self, line: &[u8], every: Duration, term: &Term) -> Flow {
@@ -59,23 +114,6 @@ impl Session {
                 return Ok(());
             }
         }
-    }
-
-    /// Waits `time`; true when the term is over first. Ends when the client is gone.
-    fn pause(&mut self, time: Duration, term: &Term) -> Flow<bool> {
-        let end = mono() + time;
-        let first = term.deadline().map_or(end, |term| term.min(end));
-        let mut fds = vec![self.shared.stop.watch()];
-        fds.push(PollFd::new(&self.control, PollFlags::RDHUP));
-        fds.extend(term.watch());
-        wait(&mut fds, Some(first))?;
-        let gone = ended(fds[1].revents());
-        if self.shared.stop.is_open() {
-            return Err(End::Stopped);
-        } else if gone || self.mute {
-            return Err(End::Gone);
-        }
-        Ok(term.over())
     }
 
     /// Holds the session still until the term is over: nothing is read from any socket, though
@@ -137,9 +175,15 @@ impl Session {
 
     /// Sends bytes. Once the client is gone they go nowhere, which is no error.
     pub(super) fn send(&mut self, mut rest: &[u8]) -> Flow {
-        while !rest.is_empty() && !self.mute {
-            match (&self.control).write(rest) {
-                Ok(n) => rest = &rest[n..],
+        while !self.mute {
+            let sent = if rest.is_empty() {
+                self.control.flush().map(|()| None)
+            } else {
+                self.control.write(rest).map(Some)
+            };
+            match sent {
+                Ok(None) => break,
+                Ok(Some(n)) => rest = &rest[n..],
                 Err(error) => match error.kind() {
                     io::ErrorKind::Interrupted => {}
                     io::ErrorKind::WouldBlock => self.wait_writable()?,

@@ -1,11 +1,13 @@
-//! The script of a server: its login and its faults. It owns the counting of occasions: one
+//! The script of a server: its login, its ways and its faults. It owns the counting of occasions: one
 //! occasion is taken by at most one fault, the first in the list that holds, and two sessions can
 //! never take the same one.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::fault::{Fault, Holds, Kind};
+use super::fault::{Fault, Holds, Kind, Way};
+use super::quirk::Quirk;
+use super::tls::Tls;
 
 /// What a server is started with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,12 @@ pub struct Script {
     pub password: String,
     /// The faults, in order of precedence.
     pub faults: Vec<Fault>,
+    /// What the server is like beside them.
+    pub quirks: Vec<Quirk>,
+    /// How it speaks TLS, if it does.
+    pub tls: Option<Tls>,
+    /// Listens on `[::1]` in place of 127.0.0.1.
+    pub ipv6: bool,
 }
 
 impl Default for Script {
@@ -31,7 +39,34 @@ impl Script {
             user: "lab".to_owned(),
             password: "lab".to_owned(),
             faults: Vec::new(),
+            quirks: Vec::new(),
+            tls: None,
+            ipv6: false,
         }
+    }
+
+    /// With these ways.
+    #[must_use]
+    pub fn like(self, quirks: impl IntoIterator<Item = Quirk>) -> Self {
+        Self {
+            quirks: quirks.into_iter().collect(),
+            ..self
+        }
+    }
+
+    /// With TLS.
+    #[must_use]
+    pub fn over(self, tls: Tls) -> Self {
+        Self {
+            tls: Some(tls),
+            ..self
+        }
+    }
+
+    /// On IPv6.
+    #[must_use]
+    pub fn on_ipv6(self) -> Self {
+        Self { ipv6: true, ..self }
     }
 
     /// These faults.
@@ -130,12 +165,12 @@ impl Armed {
 
     /// The faults of the middle of a file that may hold for `path`, by their byte. Nothing is
     /// counted yet: the occasion is the moment when that byte is reached.
-    pub(super) fn mid_file(&self, path: &str) -> Vec<(u64, Arc<Slot>)> {
+    pub(super) fn mid_file(&self, path: &str, way: Way) -> Vec<(u64, Arc<Slot>)> {
         let mut found: Vec<_> = self
             .slots()
             .iter()
             .filter(|slot| slot.matches(path) && !slot.spent())
-            .filter_map(|slot| Some((slot.fault.kind.mid_file()?, Arc::clone(slot))))
+            .filter_map(|slot| Some((slot.fault.kind.mid_file(way)?, Arc::clone(slot))))
             .collect();
         found.sort_by_key(|(after, _)| *after);
         found
@@ -154,7 +189,7 @@ impl Armed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::fault::Step;
+    use crate::lab::step::Step;
 
     const KIND: Kind = Kind::NoReply(Step::Stor);
 
@@ -197,7 +232,7 @@ mod tests {
 
     #[test]
     fn one_occasion_is_taken_by_the_first_fault_that_holds() {
-        let refused = Kind::StorReply(450);
+        let refused = Kind::Reply(Step::Stor, 450);
         let armed = Armed::new(vec![Fault::new(KIND), Fault::new(refused)]);
         let struck = |armed: &Armed| {
             armed
@@ -228,9 +263,9 @@ mod tests {
     #[test]
     fn a_fault_of_the_middle_is_not_counted_before_its_byte_is_reached() {
         let armed = Armed::new(vec![Fault::new(Kind::StopReading { after: 10 })]);
-        assert_eq!(armed.mid_file("/short").len(), 1);
-        let due = armed.mid_file("/long");
+        assert_eq!(armed.mid_file("/short", Way::Up).len(), 1);
+        let due = armed.mid_file("/long", Way::Up);
         assert!(due[0].1.take("/long"));
-        assert!(armed.mid_file("/next").is_empty());
+        assert!(armed.mid_file("/next", Way::Up).is_empty());
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -16,15 +16,18 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::events::{Counters, Event, Hub, Subscriber};
 use super::fault::Fault;
 use super::fs::Root;
+use super::quirk::Character;
 use super::script::{Armed, Script};
 use super::session::Session;
+use super::stream::Stream;
+use super::tls::{Identity, Secure, Tls};
 use super::wait::{Latch, Thaw, wait};
 use crate::clock::mono;
 
 /// Sessions at once: several times what a test of hundreds needs, and still few for a process.
 const SESSIONS_MAX: usize = 2048;
-/// A session's buffers are on the heap; its deepest stack is a few frames.
-const STACK_BYTES: usize = 256 * 1024;
+/// A session's buffers are on the heap; its deepest stack is that of a TLS handshake.
+const STACK_BYTES: usize = 512 * 1024;
 /// Pause after an accept that failed (out of descriptors): a connection waits in the backlog.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,10 +37,19 @@ pub(super) struct Shared {
     pub root: Root,
     pub user: String,
     pub password: String,
+    pub character: Character,
+    pub secure: Option<Secure>,
     pub armed: Armed,
     pub hub: Hub,
     pub thaw: Thaw,
     pub stop: Latch,
+}
+
+impl Shared {
+    /// How the server speaks TLS, if it does.
+    pub(super) fn tls(&self) -> Option<Tls> {
+        self.secure.as_ref().map(|secure| secure.tls)
+    }
 }
 
 /// A running server.
@@ -57,12 +69,19 @@ impl LabServer {
             root: Root::open(&root)?,
             user: script.user,
             password: script.password,
+            character: Character::new(script.quirks),
+            secure: script.tls.map(Secure::new).transpose()?,
             armed: Armed::new(script.faults),
             hub: Hub::default(),
             thaw: Thaw::default(),
             stop: Latch::new()?,
         });
-        let listener = loopback_listener(1024, None)?;
+        let ip = if script.ipv6 {
+            IpAddr::V6(Ipv6Addr::LOCALHOST)
+        } else {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        };
+        let listener = loopback_listener(ip, 1024, None)?;
         let addr = listener.local_addr()?;
         let acceptor = Acceptor::new(listener, Arc::clone(&shared), addr.port());
         let acceptor = std::thread::Builder::new()
@@ -99,7 +118,22 @@ impl LabServer {
 
     /// The URL of a folder below the login folder, without the password.
     pub fn url(&self, folder: &str) -> String {
-        format!("ftp://{}@{}/{folder}", self.user(), self.addr)
+        let scheme = match self.shared.tls() {
+            None => "ftp",
+            Some(tls) if tls.implicit => "ftps",
+            Some(_) => "ftpes",
+        };
+        format!("{scheme}://{}@{}/{folder}", self.user(), self.addr)
+    }
+
+    /// The certificate of its CA, as PEM; made anew at its start. None without TLS.
+    pub fn ca(&self) -> Option<&str> {
+        self.shared.secure.as_ref().map(|secure| secure.ca.as_str())
+    }
+
+    /// A client's certificate of that CA, with its key.
+    pub fn client_identity(&self) -> Option<&Identity> {
+        self.shared.secure.as_ref().map(|secure| &secure.client)
     }
 
     /// Ends every strike so far of faults that hold until the thaw.
@@ -147,9 +181,13 @@ impl Drop for LabServer {
     }
 }
 
-/// A listener on a free port of the loopback address; nothing else is ever bound.
-pub(super) fn loopback_listener(backlog: i32, receive: Option<usize>) -> io::Result<TcpListener> {
-    let socket = loopback_socket()?;
+/// A listener on a free port of a loopback address; nothing else is ever bound.
+pub(super) fn loopback_listener(
+    ip: IpAddr,
+    backlog: i32,
+    receive: Option<usize>,
+) -> io::Result<TcpListener> {
+    let socket = loopback_socket(ip)?;
     if let Some(bytes) = receive {
         // Before listen: the window that a connection starts with follows from it.
         socket.set_recv_buffer_size(bytes)?;
@@ -159,10 +197,14 @@ pub(super) fn loopback_listener(backlog: i32, receive: Option<usize>) -> io::Res
     Ok(socket.into())
 }
 
-/// A socket bound to a free port of the loopback address.
-pub(super) fn loopback_socket() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+/// A socket bound to a free port of a loopback address.
+pub(super) fn loopback_socket(ip: IpAddr) -> io::Result<Socket> {
+    if !ip.is_loopback() {
+        return Err(io::ErrorKind::AddrNotAvailable.into());
+    }
+    let addr = SocketAddr::from((ip, 0));
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    socket.bind(&addr.into())?;
     Ok(socket)
 }
 
@@ -240,7 +282,10 @@ impl Acceptor {
         };
         let (shared, end) = (Arc::clone(&self.shared), self.end.clone());
         let body = move || {
-            Session::new(Arc::clone(&shared), id, stream).run();
+            // Without its control connection there is no session.
+            if let Ok(control) = Stream::new(stream) {
+                Session::new(Arc::clone(&shared), id, control).run();
+            }
             shared.hub.publish(Event::Ended { session: id });
             let _ = end.try_send(id);
         };

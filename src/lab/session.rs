@@ -1,20 +1,23 @@
 //! One session: reads a command, lets a fault strike if one holds there, executes, replies. It
-//! owns the control connection and the session's state. It never reads ahead of what a stopped
+//! owns the control connection, plain or TLS, and the session's state. It never reads ahead of what a stopped
 //! process would have read, and executes what it has read even if the client is gone by then.
 
-use std::io::{self, Read};
-use std::net::TcpStream;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags};
+use rustls::ServerConfig;
 
 use super::data::DataConn;
 use super::events::Event;
-use super::fault::{Kind, Step, Until};
+use super::fault::{Kind, Until};
 use super::passive::Passive;
 use super::paths::VPath;
 use super::reply::Spoil;
 use super::server::Shared;
+use super::step::Step;
+use super::stream::Stream;
 use super::wait::{Term, wait};
 
 /// A command line: several times the longest path that Linux takes.
@@ -47,12 +50,36 @@ pub(super) struct Strike {
     pub term: Term,
 }
 
+impl Strike {
+    /// A data port that stays closed.
+    pub(super) fn refused_for_ever() -> Self {
+        Self {
+            kind: Kind::DataRefused,
+            term: Term::Forever,
+        }
+    }
+}
+
+/// What a fault has left to do at its step.
+pub(super) enum Turn {
+    /// Nothing: it gave the reply.
+    Done,
+    /// The step itself, and the fault if it is one of that step alone.
+    On(Option<Strike>),
+}
+
 pub(super) struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) id: u64,
-    pub(super) control: TcpStream,
+    pub(super) control: Stream,
+    /// What its TLS connections share, where the server speaks TLS.
+    pub(super) tls: Option<Arc<ServerConfig>>,
+    /// PBSZ was said, as PROT wants it.
+    pub(super) sized: bool,
+    /// PROT P: data connections are TLS.
+    pub(super) protected: bool,
     /// Read, not yet a whole line.
-    inbox: Vec<u8>,
+    pub(super) inbox: Vec<u8>,
     /// The client no longer takes replies.
     pub(super) mute: bool,
     /// How the next reply is spoiled.
@@ -64,17 +91,28 @@ pub(super) struct Session {
     pub(super) restart: u64,
     /// From RNFR, for RNTO.
     pub(super) rename_from: Option<VPath>,
+    /// TYPE I.
+    pub(super) binary: bool,
+    /// From EPSV or PASV.
     pub(super) passive: Option<Passive>,
+    /// From EPRT or PORT; there is one data port at a time.
+    pub(super) active: Option<SocketAddr>,
+    /// A download that is over: closed only when the client has had time to say its part.
+    pub(super) done: Option<DataConn>,
     /// A wrong-PASV fault has refused EPSV: the PASV that follows belongs to the same occasion.
     pub(super) wrong_pasv: bool,
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, id: u64, control: TcpStream) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, id: u64, control: Stream) -> Self {
+        let tls = shared.secure.as_ref().map(|secure| secure.of_session());
         Self {
             shared,
             id,
             control,
+            tls,
+            sized: false,
+            protected: false,
             inbox: Vec::new(),
             mute: false,
             spoil: None,
@@ -83,7 +121,10 @@ impl Session {
             cwd: VPath::default(),
             restart: 0,
             rename_from: None,
+            binary: false,
             passive: None,
+            active: None,
+            done: None,
             wrong_pasv: false,
         }
     }
@@ -96,8 +137,9 @@ impl Session {
     }
 
     fn serve(&mut self) -> Flow {
-        self.control.set_nonblocking(true)?;
-        self.control.set_nodelay(true)?;
+        if self.shared.tls().is_some_and(|tls| tls.implicit) {
+            self.secure_control()?;
+        }
         self.greet()?;
         loop {
             let line = self.read_line()?;
@@ -110,7 +152,8 @@ impl Session {
         let Some((stream, _)) = self.passive.take().and_then(|passive| passive.waiting()) else {
             return;
         };
-        if let Ok(mut data) = DataConn::new(stream, Arc::clone(&self.shared), self.id) {
+        let data = Stream::new(stream).map(|stream| self.data_conn(stream));
+        if let Ok(mut data) = data {
             data.discard();
         }
     }
@@ -121,23 +164,13 @@ impl Session {
             Kind::Seats { max } => open > *max,
             other => other.step() == Some(Step::Greeting),
         })?;
-        match strike {
-            Some(Strike {
-                kind: Kind::Seats { .. },
-                ..
-            }) => {
+        match self.carry_out(strike)? {
+            Turn::Done => Ok(()),
+            Turn::On(Some(_)) => {
                 self.reply(421, "Too many sessions, try again later.")?;
                 Err(End::Quit)
             }
-            Some(Strike {
-                kind: Kind::Garbage(_),
-                ..
-            }) => self.garbage(),
-            Some(strike) => {
-                self.hold_or_spoil(strike)?;
-                self.reply(220, "ftpulse lab ready.")
-            }
-            None => self.reply(220, "ftpulse lab ready."),
+            Turn::On(None) => self.reply_lines(220, &self.shared.character.greeting()),
         }
     }
 
@@ -166,17 +199,33 @@ impl Session {
         self.strike(path, |kind| kind.step() == Some(step))
     }
 
-    /// The faults that delay a reply: freezes now, or spoils the next reply.
-    pub(super) fn hold_or_spoil(&mut self, strike: Strike) -> Flow {
-        let Strike { kind, term } = strike;
+    /// Carries out the faults that any reply can meet: gives another reply, freezes now, or
+    /// spoils the next reply. Those of one step alone are left to it.
+    pub(super) fn carry_out(&mut self, strike: Option<Strike>) -> Flow<Turn> {
+        let Some(Strike { kind, term }) = strike else {
+            return Ok(Turn::On(None));
+        };
         match kind {
+            Kind::Garbage(_) => {
+                self.garbage()?;
+                return Ok(Turn::Done);
+            }
+            Kind::Reply(_, code) => {
+                self.refuse(code)?;
+                return Ok(Turn::Done);
+            }
+            Kind::HangUp(_) => return Err(End::Quit),
             Kind::NoReply(_) => self.freeze(&term, None)?,
+            // These die with the data connection that is to come.
+            Kind::DeadPathAt(Step::Stor | Step::Retr | Step::List) => {
+                return Ok(Turn::On(Some(Strike { kind, term })));
+            }
             Kind::DeadPathAt(_) => self.lose_path(&term, None)?,
             Kind::Drip { every, .. } => self.spoil = Some(Spoil::Drip { every, term }),
             Kind::Endless(_) => self.spoil = Some(Spoil::Endless { term }),
-            _ => {}
+            _ => return Ok(Turn::On(Some(Strike { kind, term }))),
         }
-        Ok(())
+        Ok(Turn::On(None))
     }
 
     pub(super) fn publish_thawed(&self) {
@@ -204,7 +253,7 @@ impl Session {
 
     fn fill(&mut self) -> Flow {
         let mut buf = [0; 4096];
-        match (&self.control).read(&mut buf) {
+        match self.control.read(&mut buf) {
             Ok(0) => Err(End::Gone),
             Ok(n) => {
                 self.inbox.extend_from_slice(&buf[..n]);

@@ -1,24 +1,26 @@
-//! The transfers: STOR with the faults of the middle of a file, RETR, listings. An upload is
-//! written as it arrives, so a partial file is visible under its name, as on real servers.
+//! STOR, and what both ways of a file share: the faults of its middle and of its final reply. An
+//! upload is written as it arrives, so a partial file is visible under its name, as on real
+//! servers.
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::data::{DataConn, Found};
 use super::events::{Event, TransferEnd};
-use super::fault::{Kind, Step};
-use super::listing::{self, Style};
+use super::fault::{Kind, Way};
 use super::paths::VPath;
+use super::quirk::Quirk;
 use super::script::Slot;
-use super::session::{End, Flow, Session, Strike};
+use super::session::{End, Flow, Session, Strike, Turn};
+use super::step::Step;
 use super::wait::{Term, wait};
-use crate::clock::{Mono, mono, unix};
+use crate::clock::{Mono, mono};
 
-const CHUNK: usize = 64 * 1024;
-/// A trickling reader takes its share this often.
+pub(super) const CHUNK: usize = 64 * 1024;
+/// A trickling peer takes its share this often.
 const TRICKLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// How the receiving of an upload ended.
@@ -33,35 +35,63 @@ enum Received {
     Faulted(u16),
 }
 
-/// A reader's speed limit.
+/// A speed limit.
 struct Pace {
     per_second: u32,
     since: Mono,
-    read: u64,
+    moved: u64,
     term: Term,
 }
 
 impl Pace {
-    /// Bytes that may be read now.
+    /// Bytes that may be moved now.
     fn due(&self) -> u64 {
         let allowed = (mono() - self.since).as_secs_f64() * f64::from(self.per_second);
-        (allowed as u64).saturating_sub(self.read)
+        (allowed as u64).saturating_sub(self.moved)
     }
 }
 
-/// An upload under way.
-struct Upload {
-    data: DataConn,
-    file: File,
+/// A file under way.
+pub(super) struct Transfer {
+    way: Way,
+    pub data: DataConn,
+    pub file: File,
     path: String,
     /// Mid-file faults not reached yet, by their byte.
     faults: VecDeque<(u64, Arc<Slot>)>,
     pace: Option<Pace>,
 }
 
-impl Upload {
-    /// Writes what has been received so far.
+impl Transfer {
+    pub(super) fn new(
+        way: Way,
+        data: DataConn,
+        file: File,
+        path: String,
+        faults: Vec<(u64, Arc<Slot>)>,
+    ) -> Self {
+        Self {
+            way,
+            data,
+            file,
+            path,
+            faults: faults.into(),
+            pace: None,
+        }
+    }
+
+    /// So many bytes were moved.
+    pub(super) fn moved(&mut self, bytes: usize) {
+        if let Some(pace) = &mut self.pace {
+            pace.moved += bytes as u64;
+        }
+    }
+
+    /// Writes what has been received of an upload so far.
     fn take_received(&mut self) -> Flow {
+        if self.way == Way::Down {
+            return Ok(());
+        }
         let mut buf = vec![0; CHUNK];
         while let Some(n) = self.data.read_received(&mut buf)? {
             self.file.write_all(&buf[..n])?;
@@ -71,20 +101,10 @@ impl Upload {
 }
 
 impl Session {
-    pub(super) fn stor(&mut self, path: &VPath) -> Flow {
-        let name = path.to_string();
-        let mut dead_path = None;
-        if let Some(strike) = self.strike_at(Step::Stor, &name)? {
-            match strike.kind {
-                Kind::DeadPathAt(_) => dead_path = Some(strike.term),
-                Kind::Garbage(_) => return self.garbage(),
-                Kind::StorReply(code) => return self.refuse(code),
-                _ => self.hold_or_spoil(strike)?,
-            }
-        }
+    pub(super) fn stor(&mut self, path: &VPath, strike: Option<Strike>) -> Flow {
         let restart = std::mem::take(&mut self.restart);
-        if self.passive.is_none() {
-            return self.reply(425, "Use EPSV or PASV first.");
+        if !self.may_transfer()? {
+            return Ok(());
         }
         let opened = self.shared.root.create(path, restart == 0);
         let mut file = match opened {
@@ -94,65 +114,42 @@ impl Session {
         if restart > 0 && file.seek(SeekFrom::Start(restart)).is_err() {
             return self.reply(554, "Cannot restart there.");
         }
+        let name = path.to_string();
         self.publish(Event::Storing {
             session: self.id,
             path: name.clone(),
         });
-        let Some(mut data) = self.accept_data()? else {
-            return self.reply(425, "No data connection came.");
+        let mut faults = Vec::new();
+        let opened = self.open_data(&name, "Ok to send data.", |session, data| {
+            session.lose_path_at(strike, data)?;
+            faults = session.shared.armed.mid_file(&name, Way::Up);
+            let stops = |kind: &Kind| matches!(kind, Kind::StopReading { .. });
+            if faults.iter().any(|(_, slot)| stops(&slot.fault.kind)) {
+                data.hold_window();
+            }
+            Ok(())
+        })?;
+        let Some(data) = opened else {
+            return Ok(());
         };
-        if let Some(term) = dead_path {
-            self.lose_path(&term, Some(&mut data))?;
+        self.receive(Transfer::new(Way::Up, data, file, name, faults))
+    }
+
+    /// The path dies with the data connection, if that is the fault of this step.
+    pub(super) fn lose_path_at(&mut self, strike: Option<Strike>, data: &mut DataConn) -> Flow {
+        match strike {
+            Some(strike) => self.lose_path(&strike.term, Some(data)),
+            None => Ok(()),
         }
-        let faults = VecDeque::from(self.shared.armed.mid_file(&name));
-        let stops = |kind: &Kind| matches!(kind, Kind::StopReading { .. });
-        if faults.iter().any(|(_, slot)| stops(&slot.fault.kind)) {
-            data.hold_window();
-        }
-        self.reply(150, "Ok to send data.")?;
-        let upload = Upload {
-            data,
-            file,
-            path: name.clone(),
-            faults,
-            pace: None,
-        };
-        self.receive(upload, &name)
     }
 
-    fn refuse(&mut self, code: u16) -> Flow {
-        let text = match code {
-            421 => "Closing the control connection.",
-            450 => "The file is busy.",
-            452 => "Insufficient storage space.",
-            550 => "Permission denied.",
-            552 => "Quota exceeded.",
-            553 => "File name not allowed.",
-            _ => "No.",
-        };
-        self.reply(code, text)?;
-        if code == 421 { Err(End::Quit) } else { Ok(()) }
-    }
-
-    /// Takes the data port and waits for the client's connection to it.
-    fn accept_data(&mut self) -> Flow<Option<DataConn>> {
-        self.unblock_passive()?;
-        let Some(passive) = self.passive.take() else {
-            return Ok(None);
-        };
-        let Some(stream) = passive.accept(&self.shared, &self.control)? else {
-            return Ok(None);
-        };
-        DataConn::new(stream, Arc::clone(&self.shared), self.id).map(Some)
-    }
-
-    fn receive(&mut self, mut upload: Upload, name: &str) -> Flow {
+    fn receive(&mut self, mut upload: Transfer) -> Flow {
         let mut buf = vec![0; CHUNK];
         loop {
             if let Some(strike) = self.due(&mut upload)? {
                 match self.mid_file(strike, upload)? {
                     Ok(going_on) => upload = going_on,
-                    Err(code) => return self.finish_upload(Received::Faulted(code), None, name),
+                    Err(code) => return self.finish_upload(Received::Faulted(code), None),
                 }
                 continue;
             }
@@ -162,9 +159,7 @@ impl Session {
             }
             let end = match upload.data.read(&mut buf[..room])? {
                 Found::Bytes(n) => {
-                    if let Some(pace) = &mut upload.pace {
-                        pace.read += n as u64;
-                    }
+                    upload.moved(n);
                     match upload.file.write_all(&buf[..n]) {
                         Ok(()) => continue,
                         Err(_) => Received::DiskFull,
@@ -173,39 +168,39 @@ impl Session {
                 Found::End(TransferEnd::Eof) => Received::Whole,
                 Found::End(_) => Received::Broken,
             };
-            return self.finish_upload(end, Some(upload), name);
+            return self.finish_upload(end, Some(upload));
         }
     }
 
     /// The mid-file fault that strikes at this byte, if any.
-    fn due(&self, upload: &mut Upload) -> Flow<Option<Strike>> {
-        while upload
+    pub(super) fn due(&self, transfer: &mut Transfer) -> Flow<Option<Strike>> {
+        while transfer
             .faults
             .front()
-            .is_some_and(|(after, _)| *after <= upload.data.bytes)
+            .is_some_and(|(after, _)| *after <= transfer.data.bytes)
         {
-            let Some((_, slot)) = upload.faults.pop_front() else {
+            let Some((_, slot)) = transfer.faults.pop_front() else {
                 break;
             };
-            if slot.take(&upload.path) {
+            if slot.take(&transfer.path) {
                 let (kind, until) = (slot.fault.kind, slot.fault.until);
-                return self.struck(kind, until, &upload.path).map(Some);
+                return self.struck(kind, until, &transfer.path).map(Some);
             }
         }
         Ok(None)
     }
 
-    /// How much may be read now; waits while a slow reader may read nothing.
-    fn room(&self, upload: &mut Upload) -> Flow<usize> {
-        let next = upload
+    /// How much may be moved now; waits while a slow server may move nothing.
+    pub(super) fn room(&self, transfer: &mut Transfer) -> Flow<usize> {
+        let next = transfer
             .faults
             .front()
-            .map_or(u64::MAX, |(after, _)| after - upload.data.bytes);
+            .map_or(u64::MAX, |(after, _)| after - transfer.data.bytes);
         let mut room = next.min(CHUNK as u64);
-        if upload.pace.as_ref().is_some_and(|pace| pace.term.over()) {
-            upload.pace = None;
+        if transfer.pace.as_ref().is_some_and(|pace| pace.term.over()) {
+            transfer.pace = None;
         }
-        if let Some(pace) = &upload.pace {
+        if let Some(pace) = &transfer.pace {
             if pace.due() == 0 {
                 let end = mono() + TRICKLE_PAUSE;
                 let end = pace.term.deadline().map_or(end, |term| term.min(end));
@@ -221,47 +216,53 @@ impl Session {
         Ok(usize::try_from(room).unwrap_or(CHUNK))
     }
 
-    /// Carries out a fault of the middle of a file: the upload goes on, or ends with a code.
-    fn mid_file(&mut self, strike: Strike, mut upload: Upload) -> Flow<Result<Upload, u16>> {
+    /// Carries out a fault of the middle of a file: the transfer goes on, or ends with a code.
+    pub(super) fn mid_file(
+        &mut self,
+        strike: Strike,
+        mut transfer: Transfer,
+    ) -> Flow<Result<Transfer, u16>> {
         let Strike { kind, term } = strike;
         match kind {
-            Kind::StopReading { .. } => self.freeze(&term, Some(&mut upload.data))?,
+            Kind::StopReading { .. } | Kind::StopSending { .. } => {
+                self.freeze(&term, Some(&mut transfer.data))?;
+            }
             Kind::DeadPath { .. } => {
-                self.deafen(Some(&upload.data))?;
+                self.deafen(Some(&transfer.data))?;
                 // The window opens again: the client sends into nothing, and does not just wait.
-                upload.take_received()?;
-                self.freeze_deaf(&term, Some(&mut upload.data))?;
+                transfer.take_received()?;
+                self.freeze_deaf(&term, Some(&mut transfer.data))?;
             }
             Kind::Trickle {
                 bytes_per_second, ..
             } => {
                 let per_second = bytes_per_second.max(1);
-                upload.pace = Some(Pace {
+                transfer.pace = Some(Pace {
                     per_second,
                     since: mono(),
-                    read: 0,
+                    moved: 0,
                     term,
                 });
             }
             Kind::Reset { silent, .. } => {
-                upload.data.reset();
+                transfer.data.reset();
                 return self.after_break(silent, &term);
             }
             Kind::Close { silent, .. } => {
-                upload.data.close();
+                transfer.data.close()?;
                 return self.after_break(silent, &term);
             }
             Kind::MidReply { code, .. } => {
-                upload.data.close();
+                transfer.data.close()?;
                 return Ok(Err(code));
             }
-            Kind::ControlDrop { .. } => return self.drop_control(upload),
+            Kind::ControlDrop { .. } => return self.drop_control(transfer),
             _ => {}
         }
-        Ok(Ok(upload))
+        Ok(Ok(transfer))
     }
 
-    fn after_break(&mut self, silent: bool, term: &Term) -> Flow<Result<Upload, u16>> {
+    fn after_break(&mut self, silent: bool, term: &Term) -> Flow<Result<Transfer, u16>> {
         if silent {
             self.freeze(term, None)?;
         }
@@ -269,15 +270,15 @@ impl Session {
     }
 
     /// Closes control, then reads the data connection to its end into nowhere.
-    fn drop_control(&mut self, mut upload: Upload) -> Flow<Result<Upload, u16>> {
-        let _ = self.control.shutdown(std::net::Shutdown::Both);
+    fn drop_control(&mut self, mut transfer: Transfer) -> Flow<Result<Transfer, u16>> {
+        self.control.hang_up();
         self.mute = true;
         let mut buf = vec![0; CHUNK];
-        while let Found::Bytes(_) = upload.data.read(&mut buf)? {}
+        while let Found::Bytes(_) = transfer.data.read(&mut buf)? {}
         Err(End::Gone)
     }
 
-    fn finish_upload(&mut self, end: Received, upload: Option<Upload>, name: &str) -> Flow {
+    fn finish_upload(&mut self, end: Received, upload: Option<Transfer>) -> Flow {
         let (code, text) = match end {
             Received::Whole => (226, "Transfer complete."),
             Received::Broken => (426, "Connection closed; transfer aborted."),
@@ -289,97 +290,63 @@ impl Session {
         let whole = matches!(end, Received::Whole);
         let mut data = None;
         if let Some(upload) = upload {
-            let bytes = upload.file.metadata().map_or(0, |meta| meta.len());
-            drop(upload.file);
+            let Transfer { file, path, .. } = upload;
+            let bytes = file.metadata().map_or(0, |meta| meta.len());
+            drop(file);
+            data = Some(upload.data);
             if whole {
-                let path = name.to_owned();
                 self.publish(Event::Stored {
                     session: self.id,
-                    path,
+                    path: path.clone(),
                     bytes,
                 });
+                self.close_tls(&path, &mut data)?;
+                if !self.final_fault(Step::Final, &path, &mut data)? {
+                    return Ok(());
+                }
             }
-            data = Some(upload.data);
-        }
-        if whole && !self.final_fault(name, &mut data)? {
-            return Ok(());
         }
         drop(data);
-        self.reply(code, text)
+        self.transferred(code, text)
+    }
+
+    /// Answers the client's close_notify.
+    fn close_tls(&mut self, path: &str, data: &mut Option<DataConn>) -> Flow {
+        let Some(data) = data.as_mut().filter(|data| data.stream.is_tls()) else {
+            return Ok(());
+        };
+        if let Some(strike) = self.strike(path, |kind| *kind == Kind::NoTlsClose)? {
+            self.freeze(&strike.term, Some(data))?;
+        }
+        data.close_notify()
+    }
+
+    /// The final reply of a file.
+    pub(super) fn transferred(&mut self, code: u16, text: &str) -> Flow {
+        self.reply(code, text)?;
+        if self.shared.character.has(&Quirk::OneFile) {
+            return self.refuse(421);
+        }
+        Ok(())
     }
 
     /// The faults of the final reply; false when the reply is already given. The data connection
     /// stays open while the session is frozen, as a stopped process would leave it.
-    fn final_fault(&mut self, name: &str, data: &mut Option<DataConn>) -> Flow<bool> {
-        let Some(strike) = self.strike_at(Step::Final, name)? else {
+    pub(super) fn final_fault(
+        &mut self,
+        step: Step,
+        name: &str,
+        data: &mut Option<DataConn>,
+    ) -> Flow<bool> {
+        let Some(strike) = self.strike_at(step, name)? else {
             return Ok(true);
         };
         match strike.kind {
-            Kind::Garbage(_) => {
-                self.garbage()?;
-                return Ok(false);
-            }
             Kind::NoReply(_) => self.freeze(&strike.term, data.as_mut())?,
             Kind::DeadPathAt(_) => self.lose_path(&strike.term, data.as_mut())?,
             Kind::Late226(time) => self.freeze(&Term::At(mono() + time), data.as_mut())?,
-            _ => self.hold_or_spoil(strike)?,
+            _ => return Ok(matches!(self.carry_out(Some(strike))?, Turn::On(_))),
         }
         Ok(true)
-    }
-
-    pub(super) fn retr(&mut self, path: &VPath) -> Flow {
-        let restart = std::mem::take(&mut self.restart);
-        if self.passive.is_none() {
-            return self.reply(425, "Use EPSV or PASV first.");
-        }
-        let opened = self.shared.root.read(path);
-        let mut file = match opened {
-            Ok(file) => file,
-            Err(error) => return self.reply(550, &format!("Cannot read the file: {error}.")),
-        };
-        if file.seek(SeekFrom::Start(restart)).is_err() {
-            return self.reply(554, "Cannot restart there.");
-        }
-        let Some(mut data) = self.accept_data()? else {
-            return self.reply(425, "No data connection came.");
-        };
-        self.reply(150, "Here comes the file.")?;
-        let mut buf = vec![0; CHUNK];
-        loop {
-            match file.read(&mut buf) {
-                Ok(0) => break,
-                Ok(n) => {
-                    if data.write_all(&buf[..n])?.is_some() {
-                        return self.reply(426, "Connection closed; transfer aborted.");
-                    }
-                }
-                Err(_) => {
-                    data.reset();
-                    return self.reply(451, "The file could not be read.");
-                }
-            }
-        }
-        data.finish();
-        self.reply(226, "Transfer complete.")
-    }
-
-    pub(super) fn list(&mut self, style: Style, path: &VPath) -> Flow {
-        if self.passive.is_none() {
-            return self.reply(425, "Use EPSV or PASV first.");
-        }
-        let entries = match self.shared.root.list(path) {
-            Ok(entries) => entries,
-            Err(error) => return self.reply(550, &format!("Cannot list it: {error}.")),
-        };
-        let Some(mut data) = self.accept_data()? else {
-            return self.reply(425, "No data connection came.");
-        };
-        self.reply(150, "Here comes the listing.")?;
-        let text = listing::text(style, &entries, unix() as i64);
-        if data.write_all(&text)?.is_some() {
-            return self.reply(426, "Connection closed; transfer aborted.");
-        }
-        data.finish();
-        self.reply(226, "Listing sent.")
     }
 }

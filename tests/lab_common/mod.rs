@@ -3,8 +3,8 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use ftpulse::lab::{Event, Fault, LabServer, Script, Subscriber, TransferEnd};
@@ -23,8 +23,12 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(faults: impl IntoIterator<Item = Fault>) -> Self {
+        Self::with(Script::of(faults))
+    }
+
+    pub fn with(script: Script) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = LabServer::start(dir.path(), Script::of(faults)).unwrap();
+        let server = LabServer::start(dir.path(), script).unwrap();
         let events = server.events();
         Self {
             server,
@@ -99,6 +103,8 @@ impl Lab {
 pub struct Raw {
     pub stream: TcpStream,
     pub replies: BufReader<TcpStream>,
+    /// What a test keeps of a reply.
+    pub seen: String,
 }
 
 impl Raw {
@@ -108,7 +114,11 @@ impl Raw {
         // What is said is on its way: a reset that follows does not throw it away unsent.
         stream.set_nodelay(true).unwrap();
         let replies = BufReader::new(stream.try_clone().unwrap());
-        Self { stream, replies }
+        Self {
+            stream,
+            replies,
+            seen: String::new(),
+        }
     }
 
     pub fn say(&mut self, line: &str) {
@@ -149,7 +159,8 @@ impl Raw {
 
     pub fn data(&mut self) -> TcpStream {
         let port = self.epsv();
-        let data = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let server = self.stream.peer_addr().unwrap().ip();
+        let data = TcpStream::connect((server, port)).unwrap();
         data.set_read_timeout(Some(PATIENCE)).unwrap();
         data
     }
@@ -166,6 +177,34 @@ impl Raw {
         data.write_all(content).unwrap();
         drop(data);
         self.expect(226);
+    }
+
+    /// A port of this client's own, told to the server by EPRT.
+    pub fn eprt(&mut self) -> TcpListener {
+        let own = self.stream.local_addr().unwrap().ip();
+        let listener = TcpListener::bind((own, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let family = if own.is_ipv4() { 1 } else { 2 };
+        self.ask(&format!("EPRT |{family}|{own}|{port}|"), 200);
+        listener
+    }
+
+    /// What a download or a listing sends, up to the end of its data connection.
+    pub fn received(&mut self, command: &str) -> Vec<u8> {
+        let mut data = self.data();
+        self.ask(command, 150);
+        let mut content = Vec::new();
+        data.read_to_end(&mut content).unwrap();
+        content
+    }
+
+    /// All lines of a reply; the last one bears the code.
+    pub fn reply(&mut self, code: u16) -> Vec<String> {
+        let mut lines = vec![self.line()];
+        while !lines.last().unwrap().starts_with(&format!("{code} ")) {
+            lines.push(self.line());
+        }
+        lines
     }
 
     /// Nothing has come and the connection stands.

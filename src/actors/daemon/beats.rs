@@ -9,7 +9,7 @@ use super::slots::Stay;
 use crate::actors::messages::{Ping, Pong};
 use crate::clock::{self, Mono};
 use crate::core::heartbeat::Action;
-use crate::core::names::Beat;
+use crate::core::names::{Beat, Phase};
 use crate::core::vouch::Limits;
 use crate::core::{stall, timers};
 use crate::pulse::WorkerHandle;
@@ -98,6 +98,11 @@ impl DaemonActor {
         let cause = stall::cause(slot.last_good.as_ref(), &sample);
         if sample.phase_number == number {
             slot.overdue = Some((sample.phase, cause));
+            if sample.phase == Phase::Quit {
+                // No report will tell: whatever the session was for is done.
+                let name = &self.routes[slot.route].config.name;
+                self.metrics.timeouts(name, Phase::Quit).inc();
+            }
         }
         debug!(self.log, "phase over its bound"; "slot" => index, "cause" => cause.as_str(),
             "phase" => sample.phase.as_str(), "next" => "the session is interrupted");

@@ -72,6 +72,14 @@ fn of_timeout(phase: Phase, host: &str, port: u16) -> String {
         Phase::DataConnect => "the passive port is not reachable within timers.data_connect: \
              open the server's passive ports in the firewalls on the way"
             .into(),
+        Phase::Tls => format!(
+            "the TLS handshake is not finished within timers.tls: is TLS spoken at {host}:{port}? \
+             (ftps:// begins with TLS, usually at port 990; ftpes:// with FTP, usually at port 21.)"
+        ),
+        Phase::Listen => "the server does not connect to us within timers.listen: it has to reach \
+             this machine (firewalls on the way, active_address and active_ports), else use mode = \
+             \"passive\""
+            .into(),
         Phase::Transfer | Phase::Drain => "the data connection is open but nothing moves: look \
              for a firewall or an MTU problem on the way, then at the server"
             .into(),
@@ -102,6 +110,11 @@ fn of_loss(phase: Phase, error: &str, name: &str, host: &str, port: u16) -> Stri
             "what answers at {host}:{port} does not greet as an FTP server does: is the port \
              right, and is it plain FTP there?"
         ),
+        Phase::Tls => {
+            "no session without TLS: what is wrong stands in the line above; nothing was \
+             sent in plain"
+                .into()
+        }
         Phase::DataConnect => "the passive port does not take connections: open the server's \
              passive ports in the firewalls on the way"
             .into(),
@@ -116,6 +129,11 @@ fn of_refusal(verb: &str, code: u32, name: &str) -> String {
         (_, 421) | ("greeting", _) => "the server takes no further session now: too many are \
              open, or it is going down; try again, or ask for more sessions"
             .into(),
+        ("AUTH" | "PROT", _) => format!(
+            "the server does not offer TLS this way, and nothing was sent in plain: ask its \
+             keeper for TLS; ftps:// in routes.{name}.server is TLS from the first byte, ftp:// \
+             is none at all"
+        ),
         ("USER" | "PASS", 530) => format!(
             "the login is refused: check the user in routes.{name}.server (or .user) and the \
              password in routes.{name}.password or .password_file (one newline at the end of \

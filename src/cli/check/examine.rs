@@ -79,6 +79,9 @@ pub fn examine(setup: &Setup, canary: bool, say: &Sender<Line>) {
     tell.fine("connection", format!("{peer}, logged in after {took} ms"));
     let greeting: Vec<&str> = session.greeting().lines().map(str::trim_end).collect();
     tell.fine("greeting", escape_reply(greeting.join(" | ").as_bytes()));
+    if let Some(agreed) = session.agreed() {
+        tell.fine("TLS", agreed.to_owned());
+    }
     match questions(&tell, &mut session, canary) {
         Err((what, trouble)) => {
             tell.failed(what, &trouble);

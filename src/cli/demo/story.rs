@@ -378,6 +378,7 @@ impl Story {
             | Lab::LoggedIn { .. }
             | Lab::Command { .. }
             | Lab::Thawed { .. }
+            | Lab::Secured { .. }
             | Lab::DataConnected { .. }
             | Lab::Storing { .. }
             | Lab::Stored { .. }

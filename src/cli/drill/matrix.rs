@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::core::names::Cause;
 use crate::core::timers::Attempts;
 use crate::ftp::REASON_BOUND;
-use crate::lab::{Expected, Fault, Kind, Step};
+use crate::lab::{Expected, Fault, Kind};
 
 /// Bytes of each file: more than what fits between the two ends of a connection whose peer has
 /// stopped reading, and little enough for forty of them.
@@ -186,7 +186,7 @@ fn unproven(kind: Kind, config: &Config) -> Option<&'static str> {
 fn bound(kind: Kind, config: &Config) -> Mono {
     let timers = &config.timers;
     let timer = match kind {
-        Kind::StopReading { .. } => timers.stall,
+        Kind::StopReading { .. } | Kind::StopSending { .. } | Kind::StopListing => timers.stall,
         Kind::DeadPath { .. } | Kind::DeadPathAt(_) => PATH,
         Kind::DataNotAccepted | Kind::DataRefused => Attempts {
             count: timers.data_connect_attempts,
@@ -194,18 +194,24 @@ fn bound(kind: Kind, config: &Config) -> Mono {
             interval: timers.data_connect_interval,
         }
         .total(),
-        Kind::NoReply(Step::Greeting | Step::User | Step::Pass | Step::Epsv | Step::Stor)
-        | Kind::NoReply(Step::Final | Step::Size | Step::Rnfr | Step::Rnto)
+        Kind::NoReply(_)
         | Kind::RntoDoneNoReply
         | Kind::Endless(_)
-        | Kind::Drip { .. } => timers.reply,
+        | Kind::Drip { .. }
+        | Kind::NoTlsClose => timers.reply,
+        Kind::NoConnect => timers.reply,
         Kind::Close { silent: true, .. } => timers.reply.max(REASON_BOUND),
         Kind::Reset { .. } | Kind::Close { .. } => REASON_BOUND,
         // What the server or the kernel reports is found when it is read.
         Kind::Trickle { .. }
         | Kind::Late226(_)
         | Kind::ControlDrop { .. }
-        | Kind::StorReply(_)
+        | Kind::Reply(..)
+        | Kind::HangUp(_)
+        | Kind::Injected
+        | Kind::Stranger
+        | Kind::Short { .. }
+        | Kind::HostileNames
         | Kind::MidReply { .. }
         | Kind::Garbage(_)
         | Kind::WrongPasv

@@ -42,6 +42,7 @@ pub fn final_name(events: &[Event], path: &str, size: u64) -> FinalName {
             | Event::Command { .. }
             | Event::Struck { .. }
             | Event::Thawed { .. }
+            | Event::Secured { .. }
             | Event::DataConnected { .. }
             | Event::DataEnded { .. }
             | Event::Ended { .. } => {}
