@@ -48,15 +48,14 @@ fn copies(pid: u32, text: &str) -> usize {
 }
 
 fn settings(url: &str, file: &Path) -> Settings {
-    let settings = Settings::new()
+    Settings::new()
         .quick()
         .key("log.level", "trace")
         .key("timers.idle_session", "50ms")
         .key("routes.main.uploaders", 1)
         .route_to("main", url, "")
         .without("routes.main.password")
-        .key("routes.main.password_file", file.display());
-    settings
+        .key("routes.main.password_file", file.display())
 }
 
 /// Everything that a person or a program can read of the service.
