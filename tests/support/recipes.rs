@@ -45,6 +45,8 @@ pub struct Opts {
     pub max_per_ip: Option<u32>,
     /// pyftpdlib only: a process a session (then `max_per_ip` does not count).
     pub process_per_session: bool,
+    /// Listens on `[::1]`.
+    pub ipv6: bool,
 }
 
 impl Opts {
@@ -61,6 +63,11 @@ impl Opts {
     /// Bounds the sessions from one address.
     pub fn per_ip(mut self, most: u32) -> Self {
         self.max_per_ip = Some(most);
+        self
+    }
+    /// Listens on `[::1]`.
+    pub fn on_ipv6(mut self) -> Self {
+        self.ipv6 = true;
         self
     }
     /// pyftpdlib: a process a session.
@@ -136,7 +143,11 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
             .collect::<Vec<_>>()
     };
     let mut conf = yes(&[
-        "listen",
+        if place.addr.is_ipv6() {
+            "listen_ipv6"
+        } else {
+            "listen"
+        },
         "write_enable",
         "xferlog_enable",
         "log_ftp_protocol",
@@ -144,7 +155,8 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
     conf.extend(yes(&["allow_writeable_chroot"]));
     conf.push("background=NO\nxferlog_std_format=NO\nconnect_from_port_20=NO".into());
     conf.push(format!(
-        "listen_address={}\nlisten_port={}",
+        "listen_address{}={}\nlisten_port={}",
+        if place.addr.is_ipv6() { "6" } else { "" },
         place.addr.ip(),
         place.addr.port()
     ));

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -94,7 +94,7 @@ impl Server {
         if is_root() {
             std::os::unix::fs::chown(&root, Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
         }
-        let seat = Seat::take(space);
+        let seat = Seat::take(space, opts.ipv6);
         let anonymous = name == "vsftpd" && recipes::vsftpd_is_anonymous();
         let mut server = Self {
             name,
@@ -278,8 +278,13 @@ enum Seat {
 }
 
 impl Seat {
-    fn take(space: Option<Arc<Space>>) -> Self {
-        space.map_or_else(|| Self::Loopback(seat()), Self::Space)
+    fn take(space: Option<Arc<Space>>, ipv6: bool) -> Self {
+        match space {
+            Some(space) => Self::Space(space),
+            // There is one address only: its servers share its ports.
+            None if ipv6 => Self::Loopback(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap()),
+            None => Self::Loopback(seat()),
+        }
     }
 
     /// The address with a free port.
