@@ -270,7 +270,11 @@ pub fn proftpd(place: &Place<'_>) -> Command {
     fs::set_permissions(&users, fs::Permissions::from_mode(0o600)).unwrap(); // it insists
     let file = |name: &str| dir.join(name).display().to_string();
     let mut conf: Vec<String> = vec![
-        "ServerType standalone\nServerName test\nSocketBindTight on\nUseIPv6 off".into(),
+        "ServerType standalone\nServerName test\nSocketBindTight on".into(),
+        format!(
+            "UseIPv6 {}",
+            if place.addr.is_ipv6() { "on" } else { "off" }
+        ),
         format!(
             "DefaultAddress {}\nPort {}",
             place.addr.ip(),
