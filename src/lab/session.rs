@@ -14,6 +14,7 @@ use super::events::Event;
 use super::fault::{Kind, Until};
 use super::passive::Passive;
 use super::paths::VPath;
+use super::quirk::Quirk;
 use super::reply::Spoil;
 use super::server::Shared;
 use super::step::Step;
@@ -170,7 +171,12 @@ impl Session {
                 self.reply(421, "Too many sessions, try again later.")?;
                 Err(End::Quit)
             }
-            Turn::On(None) => self.reply_lines(220, &self.shared.character.greeting()),
+            Turn::On(None) => {
+                if self.shared.character.has(&Quirk::NotReady) {
+                    self.reply(120, "Ready in a moment.")?;
+                }
+                self.reply_lines(220, &self.shared.character.greeting())
+            }
         }
     }
 
