@@ -569,12 +569,12 @@ fn broken_off(fault: &Fault) {
 fn a_delete_that_is_executed_late_takes_no_new_file_away() {
     let script = Script::from(Fault::new(Kind::NoReply(Step::Dele)).until_thaw());
     let script = script.like([Quirk::NoOverwrite(550)]);
-    let short = |s: Settings| s.key("timers.reply", "1s");
+    let short = |s: Settings| s.key("timers.reply", "1s").key("quarantine.hold", "5s");
     let old = content(1, 5_000);
     let mut stage = Stage::over(&[("a", &old)], script, short);
     let new = content(2, 6_000);
     stage.service.put("main", "a", &new);
-    let waits = "the final name stands after a DELE without an answer";
+    let waits = "a DELE of the final name was not answered";
     stage.service.wait_log(waits, |_| true);
     assert!(
         fs::read(stage.file("a")).unwrap() == old,
@@ -590,6 +590,38 @@ fn a_delete_that_is_executed_late_takes_no_new_file_away() {
         "{events:#?}"
     );
     assert!(fs::read(stage.file("a")).unwrap() == new);
+}
+
+/// The same where a consumer has taken the old file meanwhile: that it is gone does not tell that
+/// the DELE was executed, in this life or the next.
+#[test]
+fn a_delete_that_is_executed_late_takes_no_new_file_away_after_a_consumer_took_the_old_one() {
+    for restart in [false, true] {
+        let script = Script::from(Fault::new(Kind::NoReply(Step::Dele)).until_thaw());
+        let script = script.like([Quirk::NoOverwrite(550)]);
+        let short = |s: Settings| s.key("timers.reply", "1s").key("quarantine.hold", "5s");
+        let mut stage = Stage::over(&[("a", b"old")], script, short);
+        let new = content(2, 6_000);
+        stage.service.put("main", "a", &new);
+        let struck = |e: &Event| matches!(e, Event::Struck { .. });
+        stage.events.wait_for(struck, PATIENCE).unwrap();
+        fs::remove_file(stage.file("a")).unwrap();
+        if restart {
+            stage.service = stage.service.kill_and_restart();
+        }
+        let waits = "a DELE of the final name was not answered";
+        wait_until("the next attempt", PATIENCE, || {
+            !stage.service.logged(waits).is_empty() || stage.file("a").exists()
+        });
+        stage.lab.thaw();
+        stage.service.wait_delivered("a");
+        let counted = stage.lab.wait_counters(|c| c.sessions_open == 0, PATIENCE);
+        assert!(counted.is_ok(), "the frozen session has ended");
+        assert!(
+            fs::read(stage.file("a")).unwrap() == new,
+            "restart: {restart}"
+        );
+    }
 }
 
 #[test]

@@ -23,6 +23,9 @@ pub enum Stage {
     Storing = 5,
     /// The same, and its 226 was read; its size was not seen yet.
     Stored = 6,
+    /// `Publishing`, and a DELE of the final name may have been sent and not answered. So the
+    /// journal says; the attempt itself is `Publishing`.
+    Replacing = 7,
 }
 
 impl Stage {
@@ -35,6 +38,7 @@ impl Stage {
             4 => Self::Marked,
             5 => Self::Storing,
             6 => Self::Stored,
+            7 => Self::Replacing,
             _ => Self::Publishing,
         }
     }
@@ -44,7 +48,7 @@ impl Stage {
         match self {
             Self::Opened => Remedy::Nothing,
             Self::Sending => Remedy::TakeAway,
-            Self::Publishing => Remedy::Ask,
+            Self::Publishing | Self::Replacing => Remedy::Ask,
             Self::Published | Self::Marked => Remedy::Delivered,
             Self::Storing => Remedy::SendAgain,
             Self::Stored => Remedy::AskSize,
@@ -193,6 +197,7 @@ mod tests {
             Stage::Marked,
             Stage::Storing,
             Stage::Stored,
+            Stage::Replacing,
         ] {
             assert_eq!(Stage::from_u8(stage as u8), stage);
         }

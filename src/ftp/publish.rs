@@ -279,7 +279,6 @@ pub fn resolve(
     for attempt in old.iter().filter(|a| a.stage().remedy() == Remedy::Ask) {
         match asked(ask(session, attempt, fresh)?) {
             Next::PublishFresh => {
-                fresh.may_delete_like(old);
                 // Renamed, so the whole chain is gone for good: the doubt is all in `fresh` now.
                 old.iter()
                     .filter(|a| a.stage().remedy() == Remedy::Ask)

@@ -5,11 +5,10 @@
 //! name does not touch the temp.
 //!
 //! What the fence cannot end is a DELE that a stopped server has read and not executed: executed
-//! late it would take the new file away. So a DELE without an answer is remembered, and as long as
-//! the final name stands after one, and the server may still come to it (`quarantine.hold`), the
-//! file is not published: it stays in doubt, the new one whole under its temp name, the old one
-//! under its own. Of an attempt from an earlier life it is not known whether it had sent one; it
-//! counts as if.
+//! late it would take the new file away. So the journal says `replacing` before it is sent, and as
+//! long as the server may still come to one that was not answered (`quarantine.hold`) the file is
+//! not published: it stays in doubt, whole under its temp name. Whether the old one stands does not
+//! matter: that it is gone may be a consumer's doing.
 
 use slog::info;
 
@@ -29,6 +28,12 @@ impl Session {
         target: &str,
         own: bool,
     ) -> Result<(), Trouble> {
+        if attempt.may_delete_late(clock::mono(), self.setup.hold) {
+            info!(self.setup.log, "a DELE of the final name was not answered";
+                "file" => escape(target).into_owned(),
+                "next" => "the server may still execute it: the file waits under its temp name");
+            return Err(Trouble::InDoubt);
+        }
         let may_go = own || self.setup.route.publishing.on_conflict == OnConflict::Overwrite;
         let known = may_go && self.setup.quirks.has(Quirk::NoOverwrite);
         if known && self.stands(target) {
@@ -57,14 +62,10 @@ impl Session {
 
     /// Deletes what stands under the final name; false if the server refuses that.
     fn clear(&mut self, attempt: &Attempt, target: &str) -> Result<bool, Trouble> {
-        if attempt.may_delete_late(clock::mono(), self.setup.hold) {
-            info!(self.setup.log, "the final name stands after a DELE without an answer";
-                "file" => escape(target).into_owned(),
-                "next" => "the server may still execute it: the file waits under its temp name");
-            return Err(Trouble::InDoubt);
-        }
         let name = self.wire(target)?;
         attempt.note_deleting(Some(clock::mono()));
+        Trouble::unless_journalled(&self.setup.handle, attempt)
+            .inspect_err(|_| attempt.note_deleting(None))?;
         let deleted = self.step("DELE", |client| client.rm(name));
         if matches!(deleted, Ok(()) | Err(Trouble::Refused { .. })) {
             attempt.note_deleting(None);

@@ -148,9 +148,14 @@ impl Attempt {
             let aim = Aim { name, claim: None };
             attempt.aim = Mutex::new(Some(aim));
         }
-        attempt.stage.store(known.stage as u8, SeqCst);
-        // Its worker may have sent one: nobody knows.
-        attempt.note_deleting(Some(clock::mono()));
+        let stage = match known.stage {
+            Stage::Replacing => {
+                attempt.note_deleting(Some(clock::mono()));
+                Stage::Publishing
+            }
+            stage => stage,
+        };
+        attempt.stage.store(stage as u8, SeqCst);
         if let Some(stamp) = known.sent {
             attempt.note_source(stamp);
         }
@@ -159,7 +164,11 @@ impl Attempt {
                 Stage::Publishing => attempt.enter(Stage::Sending),
                 // What stands under its name here is not its part.
                 Stage::Storing | Stage::Stored => attempt.enter(Stage::Opened),
-                Stage::Opened | Stage::Sending | Stage::Published | Stage::Marked => {}
+                Stage::Opened
+                | Stage::Sending
+                | Stage::Published
+                | Stage::Marked
+                | Stage::Replacing => {}
             }
         }
         attempt
@@ -188,7 +197,7 @@ impl Attempt {
     /// The worker was stopped, or the journal cannot be written: then the step must not be taken.
     pub fn journalled(&self, handle: &WorkerHandle) -> Result<Result<(), Unwritten>, Stop> {
         let (before, after) = match self.stage() {
-            Stage::Publishing => ("publishing-decided", "publishing-stands"),
+            Stage::Publishing | Stage::Replacing => ("publishing-decided", "publishing-stands"),
             Stage::Published | Stage::Marked => ("marking-decided", "marking-stands"),
             Stage::Opened | Stage::Sending | Stage::Storing | Stage::Stored => {
                 ("sending-decided", "sending-stands")
@@ -213,10 +222,14 @@ impl Attempt {
     }
 
     fn change(&self) -> Change {
+        let stage = match self.stage() {
+            Stage::Publishing if self.deleting().is_some() => Stage::Replacing,
+            stage => stage,
+        };
         Change::Attempt {
             of: self.of.clone(),
             temp: self.temp.clone(),
-            stage: self.stage(),
+            stage,
             sent: self.source(),
             target: self.target(),
             place: Some(Arc::clone(self.folder.place())).filter(|place| !place.is_empty()),
@@ -323,21 +336,28 @@ impl Attempt {
         self.in_vain.store(0, SeqCst);
     }
 
-    /// A DELE of the final name is sent now, or was answered.
+    fn deleting(&self) -> Option<Mono> {
+        *self.deleting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A DELE of the final name is sent next, or was answered. The journal is to know of it before
+    /// it is sent, see [`Self::journalled`].
     pub fn note_deleting(&self, since: Option<Mono>) {
         *self.deleting.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        if since.is_none() {
+            self.note();
+        }
     }
 
     /// Whether a server may still execute its DELE, which is given so long for it.
     pub fn may_delete_late(&self, now: Mono, hold: Duration) -> bool {
-        let since = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
-        since.is_some_and(|since| now < since + hold)
+        self.deleting().is_some_and(|since| now < since + hold)
     }
 
-    /// It goes on where these ended.
+    /// It follows these, whose DELE would meet its file.
     pub fn may_delete_like(&self, old: &[Arc<Self>]) {
-        let of = |a: &Arc<Self>| *a.deleting.lock().unwrap_or_else(PoisonError::into_inner);
-        self.note_deleting(old.iter().filter_map(of).max());
+        let last = old.iter().filter_map(|a| a.deleting()).max();
+        *self.deleting.lock().unwrap_or_else(PoisonError::into_inner) = last;
     }
 
     /// The path below the spool of the file that it is about.
@@ -355,7 +375,7 @@ impl Attempt {
     pub fn may_be_abandoned(&self) -> bool {
         match self.stage() {
             Stage::Opened | Stage::Sending => true,
-            Stage::Publishing => self.refused.load(SeqCst),
+            Stage::Publishing | Stage::Replacing => self.refused.load(SeqCst),
             // A part may be seen: it is taken away or stored over first.
             Stage::Published | Stage::Marked | Stage::Storing | Stage::Stored => false,
         }

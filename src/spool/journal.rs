@@ -12,7 +12,7 @@ pub use queue::{Done, Drawer, Entry, Journal, Ticket, journal};
 pub use store::{AGENT, INCIDENTS, KeptRows, OpenError, Opened, Store, attempts_in, why_no_resend};
 
 use super::Stamp;
-use crate::core::journey::Stage;
+use crate::core::journey::{Remedy, Stage};
 
 /// A file of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -146,7 +146,7 @@ pub struct KnownAttempt {
 pub fn lower_outlived(attempts: &mut [KnownAttempt]) {
     let newest = attempts.iter().rposition(|a| a.stage == Stage::Sending);
     let outlived = attempts.iter_mut().take(newest.unwrap_or(0));
-    for attempt in outlived.filter(|a| a.stage == Stage::Publishing) {
+    for attempt in outlived.filter(|a| a.stage.remedy() == Remedy::Ask) {
         attempt.stage = Stage::Sending;
     }
 }

@@ -313,6 +313,7 @@ fn publish(
         // Its 250 was read after all: nothing is asked of the server.
         return Ok(End::Delivered(ftp::landed(done, target), 0));
     }
+    upload.attempt.may_delete_like(&upload.doubts);
     let keep = ftp::resumable(&upload.doubts, upload.settled, setup.route.resume_over)
         .filter(|_| !setup.route.publishing.direct);
     if upload.doubts.iter().any(|a| a.stage() != Stage::Opened) {

@@ -42,6 +42,7 @@ pub fn write(
 pub fn remade(t: &Transaction<'_>, route: &str) -> Result<(), rusqlite::Error> {
     for (doubtful, sent_again) in [
         (Stage::Publishing, Stage::Sending),
+        (Stage::Replacing, Stage::Sending),
         (Stage::Stored, Stage::Storing),
     ] {
         t.prepare_cached(

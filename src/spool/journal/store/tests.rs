@@ -32,7 +32,7 @@ fn change() -> impl Strategy<Value = Change> {
     let of = || (0u8..2, 0u8..3).prop_map(|(r, p)| key(r, p));
     let sent = || prop::option::of((0u64..4).prop_map(version));
     prop_oneof![
-        (of(), 0u8..3, 0u8..7, sent(), 0u8..3).prop_map(|(of, temp, stage, sent, target)| {
+        (of(), 0u8..3, 0u8..8, sent(), 0u8..3).prop_map(|(of, temp, stage, sent, target)| {
             Change::Attempt {
                 of,
                 temp: format!("t{temp}"),
@@ -169,7 +169,7 @@ impl Model {
                 for file in self.files.values_mut().filter(|f| f.of.route == *route) {
                     for attempt in &mut file.attempts {
                         attempt.stage = match attempt.stage {
-                            Stage::Publishing => Stage::Sending,
+                            Stage::Publishing | Stage::Replacing => Stage::Sending,
                             Stage::Stored => Stage::Storing,
                             stage => stage,
                         };
