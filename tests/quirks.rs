@@ -159,6 +159,28 @@ const ROWS: &[Row] = &[
         let (stage, ..) = two(&[Quirk::Refuses("EPSV", 522), Quirk::ForeignPasv]);
         assert_eq!(stage.ways(), ["EPSV is refused"]);
     }),
+    (
+        "EPSV is refused, and another route is in active mode",
+        || {
+            let root = temp_dir();
+            let script = Script::healthy().like([Quirk::Refuses("EPSV", 500)]);
+            let lab = LabServer::start(root.path(), script).unwrap();
+            let mut settings = Settings::new().quick();
+            for (route, mode) in [("main", "passive"), ("other", "active")] {
+                settings = settings
+                    .route_to(route, &lab.url(route), lab.password())
+                    .key(&format!("routes.{route}.mode"), mode);
+            }
+            let service = settings.start();
+            service.put("main", "a.bin", b"a");
+            service.wait_delivered("a.bin");
+            service.put("other", "b.bin", b"b");
+            service.wait_delivered("b.bin");
+            assert_eq!(fs::read(root.path().join("other/b.bin")).unwrap(), b"b");
+            let failed = service.logged("upload failed");
+            assert!(failed.is_empty(), "{failed:?}");
+        },
+    ),
     ("EPSV's ports are shut, PASV's are open", || {
         let (stage, first, second) = two(&[Quirk::DeadEpsv]);
         assert_eq!((count(&first, "EPSV"), count(&first, "PASV")), (1, 1));

@@ -41,10 +41,12 @@ impl Data {
 }
 
 impl Session {
-    /// The command by which this server is asked for a port.
+    /// The command by which this server is asked for a port. What was learned in passive mode and
+    /// over IPv4 says nothing of other sessions.
     pub(super) fn passive(&self) -> &'static str {
         let quirks = &self.setup.quirks;
-        if quirks.has(Quirk::NoEpsv) || quirks.has(Quirk::DeadEpsv) {
+        let known = quirks.has(Quirk::NoEpsv) || quirks.has(Quirk::DeadEpsv);
+        if known && self.setup.route.active.is_none() && self.over_ipv4() {
             "PASV"
         } else {
             "EPSV"
@@ -66,26 +68,31 @@ impl Session {
             return Err(trouble);
         }
         let failed = self.data.failed.load(SeqCst);
-        if plain {
-            if failed {
-                // It is no better: next time EPSV has its turn again.
-                self.setup.quirks.forget(Quirk::DeadEpsv);
-            }
-            return Err(trouble);
-        }
-        match &trouble {
+        let refused = match &trouble {
             Trouble::Refused {
                 code: 500..=599,
                 text,
                 ..
-            } if !self.data.begun() => {
+            } if !self.data.begun() => Some(text),
+            _ => None,
+        };
+        if plain {
+            if failed || refused.is_some() {
+                // It is no better: next time EPSV has its turn again.
+                self.setup.quirks.forget(Quirk::DeadEpsv);
+                self.setup.quirks.forget(Quirk::NoEpsv);
+            }
+            return Err(trouble);
+        }
+        match refused {
+            Some(text) => {
                 let opened = self.open_by(true, false, &mut open);
                 if self.data.begun() {
                     self.learn(Quirk::NoEpsv, text);
                 }
                 opened
             }
-            _ if failed && self.may_try_pasv() => {
+            None if failed && self.may_try_pasv() => {
                 let told = escape(&trouble.to_string()).into_owned();
                 info!(self.setup.log, "no data connection by EPSV"; "error" => told,
                     "next" => "PASV is tried once");
@@ -98,7 +105,7 @@ impl Session {
                     }
                 }
             }
-            _ => Err(trouble),
+            None => Err(trouble),
         }
     }
 
@@ -119,8 +126,12 @@ impl Session {
 
     /// PASV has no IPv6, and an interrupt leaves no session to try it in.
     fn may_try_pasv(&self) -> bool {
+        self.setup.handle.check().is_ok() && self.over_ipv4()
+    }
+
+    fn over_ipv4(&self) -> bool {
         let peer = self.client.get_ref().peer_addr();
-        self.setup.handle.check().is_ok() && peer.is_ok_and(|peer| peer.is_ipv4())
+        peer.is_ok_and(|peer| peer.is_ipv4())
     }
 }
 
