@@ -30,6 +30,16 @@ pub(super) struct Offer {
     peer: IpAddr,
 }
 
+#[cfg(test)]
+impl Offer {
+    /// One for this machine.
+    pub(super) fn any() -> io::Result<Self> {
+        let peer = IpAddr::from([127, 0, 0, 1]);
+        let listener = listen(peer, None)?;
+        Ok(Self { listener, peer })
+    }
+}
+
 impl Session {
     /// In active mode: listens, and tells the server where. To be called before every data command.
     pub(super) fn offer(&mut self) -> Result<(), Trouble> {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::pace::Pace;
 use super::stream::Wire;
-use super::{Session, Trouble};
+use super::{Session, Trouble, tls};
 use crate::clock::{self, Mono};
 use crate::core::names::Phase;
 use crate::failpoint;
@@ -142,25 +142,25 @@ pub(super) fn drain(
 /// that are the tickets with which the next data connection resumes this session's TLS; one that
 /// was closed over them unread would be reset, and the file be taken for a part.
 pub(super) fn close_tls(session: &Session, wire: &mut Wire) -> Result<(), Trouble> {
-    if wire.plain().is_some() {
+    let Some((tls, socket)) = wire.secured() else {
         return Ok(());
-    }
+    };
     let handle = &session.setup.handle;
     handle.begin(Phase::TlsClose, Some(session.setup.timers.tls));
     let control = session.client.get_ref();
-    let mut scrap = [0u8; 4096];
     loop {
         handle.check()?;
         let readable = [
-            (wire.socket().as_fd(), PollFlags::IN),
+            (socket.as_fd(), PollFlags::IN),
             (control.as_fd(), PollFlags::IN),
         ];
         match handle.fence.wait_any(&readable, None) {
-            Ok((Woken::Ready, 0)) => match wire.read(&mut scrap) {
-                Ok(1..) => {}
+            // Only what is there: the reply may come before the peer's end.
+            Ok((Woken::Ready, 0)) => match tls::scrap(tls, socket) {
+                Ok(false) => {}
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 // However it ended: whether the file is whole is told by the reply.
-                Ok(0) | Err(_) => return handle.check().map_err(Trouble::from),
+                Ok(true) | Err(_) => return handle.check().map_err(Trouble::from),
             },
             Ok((Woken::Ready, _)) => return Ok(()),
             Ok(_) => handle.ack(),

@@ -84,8 +84,10 @@ impl Line {
         Self::lock(&self.offer).is_some()
     }
 
-    /// The server's connection is not waited for any more.
+    /// The server's connection is not waited for any more, and the next command is sent again.
     pub(super) fn withdraw(&self) {
+        *Self::lock(&self.instead) = None;
+        *Self::lock(&self.heard) = &[];
         *Self::lock(&self.offer) = None;
     }
 
@@ -141,6 +143,11 @@ impl Wire {
     /// The socket, where bytes may be given to it past this stream: where it is plain.
     pub(super) fn plain(&self) -> Option<&TcpStream> {
         self.tls.is_none().then_some(&self.tcp)
+    }
+
+    /// Its TLS and the socket beneath, where it is not plain.
+    pub(super) fn secured(&mut self) -> Option<(&mut ClientConnection, &TcpStream)> {
+        Some((self.tls.as_deref_mut()?, &self.tcp))
     }
 
     /// The socket, to look at and to wait with.
@@ -379,5 +386,30 @@ pub(super) fn of(transfer: &mut Transfer) -> io::Result<&mut Wire> {
     match transfer.get_mut() {
         DataStream::Ssl(wire) => Ok(wire),
         DataStream::Tcp(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_after_an_offer_that_was_withdrawn_is_sent_and_its_reply_read() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let line = Arc::new(Line::default());
+        let mut wire = Wire::new(TcpStream::from(OwnedFd::from(near)), None);
+        wire.line = Some(Arc::clone(&line));
+        line.expect(Offer::any().unwrap());
+        line.withdraw();
+        wire.write_all(b"DELE a\r\n").unwrap();
+        far.write_all(b"250 Ok.\r\n").unwrap();
+        far.shutdown(Shutdown::Write).unwrap();
+        let mut reply = String::new();
+        wire.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply, "250 Ok.\r\n");
+        drop(wire);
+        let mut sent = String::new();
+        far.read_to_string(&mut sent).unwrap();
+        assert_eq!(sent, "DELE a\r\n");
     }
 }

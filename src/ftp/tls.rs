@@ -170,6 +170,28 @@ pub(super) fn read(
     }
 }
 
+/// Reads once what has come, and throws it away; true at the peer's end. It does not wait if
+/// something has.
+pub(super) fn scrap(tls: &mut ClientConnection, tcp: &TcpStream) -> io::Result<bool> {
+    let mut socket = tcp;
+    if tls.read_tls(&mut socket)? == 0 {
+        return Ok(true);
+    }
+    let taken = tls.process_new_packets();
+    let flushed = flush(tls, tcp);
+    taken.map_err(io::Error::other)?;
+    flushed?;
+    let mut scrap = [0; 4096];
+    loop {
+        match tls.reader().read(&mut scrap) {
+            Ok(0) => return Ok(true),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Hands bytes to the kernel; answers how many of them it took.
 pub(super) fn write(
     tls: &mut ClientConnection,

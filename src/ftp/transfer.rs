@@ -156,7 +156,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
     let before = attempt.stage();
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(stage);
-    Trouble::unless_noted(&handle, attempt, before)?;
+    Trouble::unless_noted(&handle, attempt, before).inspect_err(|_| session.line.withdraw())?;
     handle.begin(Phase::Reply, Some(session.setup.timers.reply));
     handle.check()?;
     let position = usize::try_from(from).unwrap_or(usize::MAX);

@@ -31,6 +31,9 @@ pub enum Quirk {
     NotReady,
     /// The 226 comes when the data connection stands, before the file does.
     EarlyFinal,
+    /// After an upload the server leaves the data connection open until the next one: only the 226
+    /// tells.
+    KeepsData,
     /// USER logs in (230), PASS is not asked for.
     NoPassword,
     /// SIZE is refused (550) while the type is ASCII, which it is at the start.

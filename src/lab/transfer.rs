@@ -303,13 +303,15 @@ impl Session {
                     path: path.clone(),
                     bytes,
                 });
-                self.close_tls(&path, &mut data)?;
+                if !self.shared.character.has(&Quirk::KeepsData) {
+                    self.close_tls(&path, &mut data)?;
+                }
                 if !self.final_fault(Step::Final, &path, &mut data)? {
                     return Ok(());
                 }
             }
         }
-        drop(data);
+        self.done = data.filter(|_| self.shared.character.has(&Quirk::KeepsData));
         self.transferred(code, text)
     }
 
