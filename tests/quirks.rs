@@ -16,7 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, UNIX_EPOCH};
 
-use ftpulse::lab::{Event, Fault, Kind, LabServer, Quirk, Script, Step, Subscriber};
+use ftpulse::lab::{Event, Fault, Kind, LabServer, Quirk, Script, Step, Subscriber, Tls};
 use support::process::tied;
 use support::servers::{Opts, Server, is_root};
 use support::service::{Ftpulse, Settings};
@@ -208,6 +208,47 @@ const ROWS: &[Row] = &[
             let refused = ["SIZE", "MDTM", "MLSD", "REST", "FEAT", "OPTS"];
             let (stage, ..) = two(&refused.map(|verb| Quirk::Refuses(verb, 500)));
             assert_eq!(stage.ways(), ["no SIZE"]);
+        },
+    ),
+    ("SIZE is refused with 500 for one name", || {
+        let odd = Fault::new(Kind::Reply(Step::Size, 500)).matching("a.bin", 1);
+        let mut stage = Stage::new(Script::from(odd), same);
+        stage.deliver("a.bin", &content(1, 3_000));
+        let second = stage.deliver("b.bin", &content(2, 3_000));
+        assert_eq!(count(&second, "SIZE"), 1, "{second:?}");
+        assert!(stage.ways().is_empty(), "{:?}", stage.ways());
+        stage.smooth();
+    }),
+    ("the time of one file cannot be set for now", || {
+        let busy = Fault::new(Kind::Reply(Step::Mfmt, 450)).matching("a.bin", 1);
+        let stage = Stage::new(Script::from(busy), |s| s.key("routes.main.keep_time", true));
+        for name in ["a.bin", "b.bin"] {
+            put_old(&stage.service, name);
+            stage.service.wait_delivered(name);
+        }
+        assert_ne!(mtime(&stage.file("a.bin")), OLD);
+        assert_eq!(mtime(&stage.file("b.bin")), OLD);
+        assert!(stage.ways().is_empty(), "{:?}", stage.ways());
+        stage.smooth();
+    }),
+    (
+        "over TLS only the 226 tells that an upload is whole",
+        || {
+            let root = temp_dir();
+            let script = Script::healthy().over(Tls::explicit());
+            let lab = LabServer::start(root.path(), script.like([Quirk::KeepsData])).unwrap();
+            let settings = Settings::new()
+                .quick()
+                .route_to("main", &lab.url("in"), lab.password());
+            let ca = settings.spool("main").with_file_name("ca.pem");
+            fs::write(&ca, lab.ca().unwrap()).unwrap();
+            let service = settings.key("routes.main.ca_file", ca.display()).start();
+            for name in ["a.bin", "b.bin", "c.bin"] {
+                service.put("main", name, &content(1, 300_000));
+                service.wait_delivered(name);
+            }
+            let failed = service.logged("upload failed");
+            assert!(failed.is_empty(), "{failed:?}");
         },
     ),
     ("SIZE is refused in ASCII", || {

@@ -40,7 +40,7 @@ impl Session {
                 Ok(size) => return Ok(Found::There(Some(size as u64))),
                 Err(Trouble::Refused { code: 550, .. }) => return Ok(Found::Absent),
                 Err(Trouble::Refused { code, text, .. }) if unknown(code) => {
-                    self.learn(Quirk::NoSize, &text);
+                    self.learn_no_size(&text)?;
                 }
                 Err(trouble) => return Err(trouble),
             }

@@ -177,6 +177,9 @@ impl Session {
         let Ok(name) = self.wire(name) else {
             return false;
         };
+        if self.broken {
+            return false;
+        }
         let no_size = self.quirks().has(Quirk::NoSize);
         for verb in ["SIZE", "MDTM"].into_iter().skip(usize::from(no_size)) {
             match self.command(verb, &name, &[Status::File]) {
@@ -202,7 +205,7 @@ impl Session {
                     code: 500 | 502 | 504,
                     text,
                     ..
-                }) => self.learn(Quirk::NoSize, &text),
+                }) => self.learn_no_size(&text)?,
                 answer => return told_absent(answer),
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use slog::info;
 
-use super::{Features, Session};
+use super::{Features, Session, Trouble};
 use crate::clock::{self, Mono};
 use crate::log::escape;
 
@@ -155,6 +155,21 @@ impl Session {
                 "server" => setup.route.server.key(), "error" => escape(seen).into_owned(),
                 "next" => next);
         }
+    }
+}
+
+impl Session {
+    /// SIZE was refused as a command that is not known. Some servers say so of a name that they
+    /// cannot read: one whose FEAT names SIZE is asked again for the next file.
+    pub(super) fn learn_no_size(&mut self, seen: &str) -> Result<(), Trouble> {
+        if self.features()?.is_some_and(|known| known.has("SIZE")) {
+            info!(self.setup.log, "SIZE is refused, although FEAT names it";
+                "error" => escape(seen).into_owned(),
+                "next" => "the 226 and the number of bytes sent are believed for this file");
+        } else {
+            self.learn(NoSize, seen);
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@
 
 use slog::info;
 
+use super::conflict::Found;
 use super::{Quirk, Session, Trouble};
 use crate::clock;
 use crate::config::OnConflict;
@@ -36,7 +37,7 @@ impl Session {
         }
         let may_go = own || self.setup.route.publishing.on_conflict == OnConflict::Overwrite;
         let known = may_go && self.setup.quirks.has(Quirk::NoOverwrite);
-        if known && self.stands(target) {
+        if known && self.look(target)? != Found::Absent {
             // If it may not be deleted, RNTO tells what is the matter.
             self.clear(attempt, target)?;
         }

@@ -1,13 +1,15 @@
 //! Gives a sent file the time of its source (`keep_time`), before it is published: by MFMT
 //! (draft-somers-ftp-mfxx), else by MDTM with two arguments, which vsftpd and others take; a server
 //! that does not takes both for one odd name, and says that there is no such file. A refusal costs
-//! no file: it is told, and not tried again.
+//! no file: it is told, and not tried again if it is for good (5xx).
 
 use std::time::{Duration, UNIX_EPOCH};
 
+use slog::info;
 use suppaftp::Status;
 
 use super::{Quirk, Session, Trouble};
+use crate::log::escape;
 use crate::spool::Stamp;
 
 impl Session {
@@ -31,7 +33,13 @@ impl Session {
         match self.command(verb, &argument, &done) {
             Ok(_) => Ok(()),
             Err(Trouble::Refused { code, text, .. }) if code != 421 => {
-                self.learn(Quirk::NoTimes, &text);
+                if code >= 500 {
+                    self.learn(Quirk::NoTimes, &text);
+                } else {
+                    info!(self.setup.log, "the time of this file could not be set";
+                        "file" => escape(name).into_owned(), "error" => escape(&text).into_owned(),
+                        "next" => "it bears the time of its upload");
+                }
                 Ok(())
             }
             Err(trouble) => Err(trouble),

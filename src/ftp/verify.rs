@@ -64,10 +64,7 @@ fn size(session: &mut Session, temp: &str, sent: u64, resumed: bool) -> Result<(
             code: 500 | 502 | 504,
             text,
             ..
-        }) => {
-            session.learn(Quirk::NoSize, &text);
-            Ok(())
-        }
+        }) => session.learn_no_size(&text),
         Err(trouble) => Err(trouble),
     }
 }
