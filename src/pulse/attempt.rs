@@ -340,13 +340,10 @@ impl Attempt {
         *self.deleting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A DELE of the final name is sent next, or was answered. The journal is to know of it before
-    /// it is sent, see [`Self::journalled`].
+    /// A DELE of the final name is sent next, or was answered. Before it is sent that has to stand
+    /// in the journal, see [`Self::journalled`]; that it was answered rides along with what follows.
     pub fn note_deleting(&self, since: Option<Mono>) {
         *self.deleting.lock().unwrap_or_else(PoisonError::into_inner) = since;
-        if since.is_none() {
-            self.note();
-        }
     }
 
     /// Whether a server may still execute its DELE, which is given so long for it.
