@@ -18,6 +18,7 @@ mod session;
 mod spelling;
 mod strays;
 mod stream;
+mod tickets;
 mod tls;
 mod transfer;
 mod verify;

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::hash::Hashing;
 use super::probe::Features;
 use super::stream::{self, Client, Line};
-use super::tls::{self, Security};
+use super::tls::{self, Security, Versions};
 use super::{Limit, Trouble, dial, transfer};
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
@@ -59,6 +59,8 @@ pub struct Session {
     pub(super) client: Client,
     /// The way past it to the control connection.
     pub(super) line: Arc<Line>,
+    /// The versions of TLS that it offered.
+    versions: Versions,
     /// The greeting as it came.
     pub(super) greeting: String,
     /// Which TLS the connection has.
@@ -83,7 +85,32 @@ pub struct Session {
 impl Session {
     /// Connects, logs in, sets binary, goes to the remote folder (made as needed).
     pub fn open(setup: &Setup) -> Result<Self, Trouble> {
-        let mut session = Self::connect(setup)?;
+        Self::open_with(setup, Versions::All)
+    }
+
+    /// Whether its TLS gives the data connections of another file nothing to be resumed by, as
+    /// many servers want it: `renew` it before.
+    pub fn is_spent(&self) -> bool {
+        self.line.security().is_some_and(Security::is_spent)
+    }
+
+    /// Another session in place of a spent one: over TLS 1.2, whose tickets last, if that can be.
+    pub fn renew(self) -> Result<Self, Trouble> {
+        let (setup, versions) = (self.setup.clone(), self.versions);
+        self.quit();
+        if versions == Versions::NotOlder {
+            return Self::open_with(&setup, versions);
+        }
+        match Self::open_with(&setup, Versions::Older) {
+            Err(Trouble::Lost {
+                phase: Phase::Tls, ..
+            }) => Self::open_with(&setup, Versions::NotOlder),
+            other => other,
+        }
+    }
+
+    fn open_with(setup: &Setup, versions: Versions) -> Result<Self, Trouble> {
+        let mut session = Self::connect_with(setup, versions)?;
         match session.enter_folder() {
             Ok(()) => Ok(session),
             Err(trouble) => {
@@ -95,6 +122,10 @@ impl Session {
 
     /// Connects, logs in, sets binary; stays in the login folder.
     pub fn connect(setup: &Setup) -> Result<Self, Trouble> {
+        Self::connect_with(setup, Versions::All)
+    }
+
+    fn connect_with(setup: &Setup, versions: Versions) -> Result<Self, Trouble> {
         let Setup {
             handle,
             route,
@@ -123,7 +154,7 @@ impl Session {
             setup.detection,
         )?;
         // From here on an error leaves a client behind whose drop must find a dead descriptor.
-        let opened = Self::over(setup, stream).and_then(|mut session| {
+        let opened = Self::over(setup, stream, versions).and_then(|mut session| {
             match session.greet().and_then(|()| session.log_in()) {
                 Ok(()) => Ok(session),
                 Err(trouble) => {
@@ -138,7 +169,7 @@ impl Session {
         opened
     }
 
-    fn over(setup: &Setup, stream: TcpStream) -> Result<Self, Trouble> {
+    fn over(setup: &Setup, stream: TcpStream, versions: Versions) -> Result<Self, Trouble> {
         let line = Arc::new(Line::default());
         let client = stream::client(stream, &line, setup)
             .map_err(|e| Trouble::from_ftp(&setup.handle, "making a client", e))?;
@@ -149,6 +180,7 @@ impl Session {
             setup: setup.clone(),
             client,
             line,
+            versions,
             greeting: String::new(),
             agreed: None,
             has_size: true,
@@ -166,7 +198,10 @@ impl Session {
     fn greet(&mut self) -> Result<(), Trouble> {
         let server = &self.setup.route.server;
         let security = match &server.tls {
-            Some(tls) => Some((Security::new(tls, &server.host)?, tls.implicit)),
+            Some(tls) => Some((
+                Security::new(tls, &server.host, self.versions)?,
+                tls.implicit,
+            )),
             None => None,
         };
         self.line.read_exactly(matches!(security, Some((_, false))));
