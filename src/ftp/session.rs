@@ -265,7 +265,8 @@ impl Session {
             self.line.say_instead(Zeroizing::new(words.into_bytes()));
             self.step("PASS", |client| {
                 client.custom_command("PASS", &[Status::LoggedIn, Status::CommandNotImplemented])
-            })?;
+            })
+            .map_err(|trouble| trouble.without(server.password.reveal()))?;
         }
         self.step("TYPE", |client| client.transfer_type(FileType::Binary))?;
         self.client.set_mode(Mode::ExtendedPassive);
