@@ -208,7 +208,7 @@ impl Session {
         let handle = Arc::clone(&self.setup.handle);
         self.data_begun.store(false, SeqCst);
         self.offer()?;
-        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        self.begin_data_command();
         handle.check()?;
         let opened = self
             .client
