@@ -244,6 +244,9 @@ fn sessions(server: &Server) -> usize {
     }
 }
 
+/// Old temp names are looked for now and then, in a session of its own where none is there.
+const LOOKS: usize = 2;
+
 /// Every attempt has ended well, the first of each file.
 fn assert_clean(service: &Ftpulse, files: usize) {
     let attempts = |result| {
@@ -302,7 +305,12 @@ fn many_uploads_in_one_session_each_resume_it() {
             "{} {version:?}: {files} files, {sessions} sessions",
             server.name
         );
-        assert_eq!(sessions, expected);
+        let most = if expected == files {
+            files + LOOKS
+        } else {
+            expected
+        };
+        assert!((expected..=most).contains(&sessions), "{sessions}");
     }
 }
 
@@ -327,7 +335,7 @@ fn as_many_uploads_each_in_a_session_of_its_own() {
             "{} {version}: {files} files in {sessions} sessions",
             server.name
         );
-        assert_eq!(sessions, files);
+        assert!((files..=files + LOOKS).contains(&sessions), "{sessions}");
     }
 }
 
