@@ -230,7 +230,7 @@ impl Session {
     fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
         self.offer()?;
-        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        self.begin_data_command();
         handle.check()?;
         let opened = self
             .client
