@@ -7,7 +7,7 @@
     clippy::print_stderr
 )] // a panic is how a test says no
 
-use ftpulse::config::{self, After, LogFormat, Order, Sources, Verify, keys};
+use ftpulse::config::{self, Active, After, LogFormat, Order, Sources, Verify, keys};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -123,7 +123,7 @@ const BAD: &[Bad] = &[
     // Routes.
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "-"), ("FTPULSE__ROUTES__MAIN__SERVER", "-"), ("FTPULSE__ROUTES__MAIN__PASSWORD", "-")], &["routes, not set", "no route at all", "FTPULSE__ROUTES__MAIN__SPOOL=/spool"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "-")], &["routes.main.spool, not set", "named by FTPULSE__ROUTES__MAIN__PASSWORD", "set FTPULSE__ROUTES__MAIN__SPOOL=/spool"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "-")], &["routes.main.server, not set", "set FTPULSE__ROUTES__MAIN__SERVER=ftp://"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "-")], &["routes.main.server, not set", "set FTPULSE__ROUTES__MAIN__SERVER=ftpes://"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "spool")], &["\"spool\"", "an absolute path", "from / on"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/a/../b")], &["\"/a/../b\"", "no .. in it"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SPOOL", "/")], &["the root of the file system", "name the folder"]),
@@ -148,7 +148,7 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftps://user@host:0")], &["port 0", "none for the usual one"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "https://user@host/in")], &["no FTP server", "write ftpes://"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "sftp://user@host/in")], &["no FTP server", "ftps:// or ftp://user@host/folder"]),
-    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://host/in")], &["routes.main.user, not set", "no user", "ftp://USER@host"]),
+    Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://host/in")], &["routes.main.user, not set", "no user", "ftpes://USER@host"]),
     Env(&[("FTPULSE__ROUTES__MAIN__USER", "other")], &["routes.main.user", "\"other\", but \"user\" in routes.main.server", "remove one of both"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://us%0D%0AQUIT@host/in")], &["CR, LF and NUL"]),
     Env(&[("FTPULSE__ROUTES__MAIN__SERVER", "ftp://user@host/a%0Ab")], &["its folder", "CR, LF and NUL"]),
@@ -295,6 +295,30 @@ fn table_of_bad_inputs_each_ends_with_2_and_says_what_where_and_what_to_do() {
     }
     println!("{} bad inputs", BAD.len());
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn active_mode_has_an_address_and_ports_or_leaves_them_to_the_system() {
+    let mut env = MINIMAL.to_vec();
+    assert_eq!(load(None, &env).config.routes["main"].active, None);
+    env.push(("FTPULSE__ROUTES__MAIN__MODE", "active"));
+    let (address, ports) = (None, None);
+    let active = load(None, &env).config.routes["main"].active.clone();
+    assert_eq!(active, Some(Active { address, ports }));
+    env.extend([
+        ("FTPULSE__ROUTES__MAIN__ACTIVE_ADDRESS", "2001:db8::7"),
+        ("FTPULSE__ROUTES__MAIN__ACTIVE_PORTS", "50000 - 50001"),
+        ("FTPULSE__TIMERS__LISTEN", "7s"),
+        ("FTPULSE__TIMERS__TLS", "8s"),
+    ]);
+    let config = load(None, &env).config;
+    let (address, ports) = ("2001:db8::7".parse().ok(), Some(50_000..=50_001));
+    assert_eq!(
+        config.routes["main"].active,
+        Some(Active { address, ports })
+    );
+    assert_eq!(config.timers.listen, Duration::from_secs(7));
+    assert_eq!(config.timers.tls, Duration::from_secs(8));
 }
 
 #[test]
@@ -756,7 +780,8 @@ fn documented_settings_load_as_they_are_and_all_uncommented() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("all.toml");
     fs::write(&file, document()).unwrap();
-    let as_it_is = load(Some(&file), &MINIMAL);
+    let secure = SERVER.1.replace("ftp://", "ftpes://");
+    let as_it_is = load(Some(&file), &[SPOOL, (SERVER.0, &secure), PASSWORD]);
     let uncommented: Vec<String> = document()
         .lines()
         .map(|line| match line.strip_prefix('#') {

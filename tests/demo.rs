@@ -18,7 +18,7 @@ use std::process::Stdio;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use ftpulse::clock;
-use ftpulse::lab::Fault;
+use ftpulse::lab::{Fault, Needs};
 use rustix::process::Signal;
 use support::process::{Running, spawn, tied};
 use support::{PATIENCE, http, temp_dir};
@@ -299,13 +299,30 @@ fn an_unknown_fault_is_refused_with_a_proposal_and_the_list() {
     );
     let (code, list, complaints_of_help) = Demo::start(&["--fault", "help"]).end();
     assert_eq!((code, complaints_of_help.as_str()), (Some(0), ""));
-    for named in Fault::names() {
+    for named in Fault::names().iter().chain(Fault::others()) {
+        if named.needs == Needs::Download {
+            assert!(!list.contains(named.name), "{list}");
+            continue;
+        }
         for text in [&list, &complaints] {
             let line = text
                 .lines()
                 .find(|line| line.trim_start().starts_with(named.name));
             assert!(line.unwrap().contains(named.about), "{text}");
         }
+    }
+}
+
+#[test]
+fn faults_of_tls_and_of_active_mode_bring_their_own_server() {
+    for (fault, told) in [
+        ("no-data-handshake", "bound of the phase tls"),
+        ("no-handshake", "bound of the phase tls"),
+        ("no-connect", "bound of the phase listen"),
+    ] {
+        let (code, story, complaints) = Demo::start(&["--fault", fault, "--rounds", "1"]).end();
+        assert_eq!((code, complaints.as_str()), (Some(0), ""), "{story}");
+        assert!(story.contains(told), "{story}");
     }
 }
 

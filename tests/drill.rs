@@ -12,7 +12,7 @@ mod support;
 
 use std::process::{Output, Stdio};
 
-use ftpulse::lab::Fault;
+use ftpulse::lab::{Fault, Needs};
 use rustix::process::Signal;
 use serde_json::Value;
 use support::process::{spawn, tied};
@@ -21,7 +21,7 @@ use support::{PATIENCE, temp_dir, wait_until};
 
 /// Short timers: each row takes seconds.
 const QUICK: &[(&str, &str)] = &[
-    // A machine that runs forty rows at once may starve a worker for half a second.
+    // A machine that runs fifty rows at once may starve a worker for half a second.
     ("heartbeat.interval", "250ms"),
     ("heartbeat.misses", "5"),
     ("timers.reply", "4s"),
@@ -30,6 +30,8 @@ const QUICK: &[(&str, &str)] = &[
     ("timers.dns", "2s"),
     ("timers.data_connect", "1s"),
     ("timers.data_connect_interval", "100ms"),
+    ("timers.tls", "4s"),
+    ("timers.listen", "3s"),
     ("retry.first", "200ms"),
     ("retry.max", "1s"),
 ];
@@ -57,14 +59,16 @@ fn rows(output: &Output) -> Vec<Value> {
     report["rows"].as_array().unwrap().clone()
 }
 
-#[test]
-fn every_fault_is_found_named_and_survived() {
-    let output = drill(QUICK, &[]);
+/// The whole matrix; every fault that can be met in this way has its row.
+fn matrix(args: &[&str], met: &[Needs]) {
+    let output = drill(QUICK, args);
     println!("{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0));
     let table = text(&output.stdout);
-    for named in Fault::names() {
-        assert!(table.contains(named.name), "{}", named.name);
+    for named in Fault::names().iter().chain(Fault::others()) {
+        let row = format!("{} ", named.name);
+        let shown = table.lines().any(|line| line.starts_with(&row));
+        assert_eq!(shown, met.contains(&named.needs), "{}", named.name);
     }
     for cause in [
         "zero_window",
@@ -79,6 +83,15 @@ fn every_fault_is_found_named_and_survived() {
         assert!(table.contains(cause), "{cause}");
     }
     assert!(!table.contains("YES") && !table.contains("FAILED"));
+}
+
+#[test]
+fn every_fault_is_found_named_and_survived_in_every_way() {
+    matrix(&[], &[Needs::Nothing, Needs::Passive]);
+    matrix(&["--tls"], &[Needs::Nothing, Needs::Passive, Needs::Tls]);
+    matrix(&["--active"], &[Needs::Nothing, Needs::Active]);
+    let all = [Needs::Nothing, Needs::Active, Needs::Tls];
+    matrix(&["--active", "--tls"], &all);
 }
 
 #[test]
@@ -140,6 +153,18 @@ fn wrong_usage_and_wrong_settings_end_with_2() {
     let help = drill(QUICK, &["--fault", "help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(text(&help.stdout).contains("spinning-worker"));
+    for (fault, args, way_out) in [
+        ("no-handshake", None, "add --tls"),
+        ("no-connect", Some("--tls"), "add --active"),
+        ("epsv-refused", Some("--active"), "leave --active out"),
+        ("stop-sending", None, "not drilled"),
+    ] {
+        let args: Vec<_> = ["--fault", fault].into_iter().chain(args).collect();
+        let elsewhere = drill(QUICK, &args);
+        assert_eq!(elsewhere.status.code(), Some(2));
+        let told = text(&elsewhere.stderr);
+        assert!(told.contains(way_out), "{told}");
+    }
     let wrong = drill(&[("heartbeat.interval", "1")], &[]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("heartbeat.interval"));

@@ -621,9 +621,9 @@ fn check_shows_the_ways_of_a_server() {
 #[test]
 fn real_servers_are_served_over_ipv6() {
     for server in [
-        Server::vsftpd(Opts::default().on_ipv6()),
-        Server::proftpd(Opts::default().on_ipv6()),
-        Server::pyftpdlib(Opts::default().on_ipv6()),
+        Server::vsftpd(Opts::default().ipv6()),
+        Server::proftpd(Opts::default().ipv6()),
+        Server::pyftpdlib(Opts::default().ipv6()),
     ] {
         let service = Settings::new().quick().route("main", &server, "in").start();
         let bytes = content(3, 700_000);

@@ -29,7 +29,7 @@ use super::{EXIT_FAILED, EXIT_USAGE, Global, complain, run};
 use crate::app::{self, End};
 use crate::config::{self, Loaded, LogFormat, Sources};
 use crate::core::names::Cause;
-use crate::lab::{Expected, Fault, LabServer, Named, Script};
+use crate::lab::{Expected, Fault, LabServer, Named, Needs, Script, Tls};
 use crate::log::{self, Form, Guard};
 use crate::metrics::Metrics;
 
@@ -77,7 +77,7 @@ enum Event {
 
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: Arguments) -> ExitCode {
-    let Some(named) = Fault::names().iter().find(|n| n.name == arguments.fault) else {
+    let Some(named) = faults().find(|n| n.name == arguments.fault) else {
         return stage::list_faults("demo", &arguments.fault, &offers());
     };
     let place = match Place::open(arguments.dir.as_deref()) {
@@ -115,8 +115,16 @@ fn play(
     named: &'static Named,
     place: &Place,
 ) -> Result<bool, String> {
-    let lab = LabServer::start(place.server(), Script::healthy())
+    let script = match named.needs {
+        Needs::Tls => Script::healthy().over(Tls::explicit()),
+        _ => Script::healthy(),
+    };
+    let lab = LabServer::start(place.server(), script)
         .map_err(|e| format!("the embedded FTP server cannot start: {e}"))?;
+    if let Some(ca) = lab.ca() {
+        std::fs::write(place.ca(), ca)
+            .map_err(|e| format!("cannot write {}: {e}", place.ca().display()))?;
+    }
     let loaded = settings(&lab, named, place)?;
     let metrics = run::metrics_of(&loaded.config);
     let (logger, guard) = log_of(global, place, &metrics)?;
@@ -180,10 +188,15 @@ fn settings(lab: &LabServer, named: &Named, place: &Place) -> Result<Loaded, Str
         "3s"
     };
     let path = |path: PathBuf| path.to_string_lossy().into_owned();
-    let env: Vec<(String, String)> = [
+    let mode = match named.needs {
+        Needs::Active => "active",
+        _ => "passive",
+    };
+    let mut env: Vec<(String, String)> = [
         ("routes.demo.spool", path(place.spool())),
         ("routes.demo.server", lab.url("incoming")),
         ("routes.demo.password", lab.password().to_owned()),
+        ("routes.demo.mode", mode.to_owned()),
         // For a file that is copied, not renamed, into the spool, and one that is there already.
         ("routes.demo.settle", "500ms".to_owned()),
         ("state.dir", path(place.state())),
@@ -197,6 +210,8 @@ fn settings(lab: &LabServer, named: &Named, place: &Place) -> Result<Loaded, Str
         ("timers.data_connect", "2s".to_owned()),
         ("timers.data_connect_attempts", "2".to_owned()),
         ("timers.data_connect_interval", "200ms".to_owned()),
+        ("timers.tls", "3s".to_owned()),
+        ("timers.listen", "3s".to_owned()),
         ("timers.idle_session", "1s".to_owned()),
         ("quarantine.capacity", "2".to_owned()),
         ("quarantine.hold", "1m".to_owned()),
@@ -207,6 +222,12 @@ fn settings(lab: &LabServer, named: &Named, place: &Place) -> Result<Loaded, Str
     ]
     .map(|(key, value)| (config::keys::variable(key), value))
     .into();
+    if named.needs == Needs::Tls {
+        env.push((
+            config::keys::variable("routes.demo.ca_file"),
+            path(place.ca()),
+        ));
+    }
     let env = env
         .into_iter()
         .map(|(key, value)| (key.into(), value.into()))
@@ -264,9 +285,14 @@ fn until(
     })
 }
 
+/// What can go wrong with an upload.
+fn faults() -> impl Iterator<Item = &'static Named> {
+    let all = Fault::names().iter().chain(Fault::others());
+    all.filter(|named| named.needs != Needs::Download)
+}
+
 fn offers() -> Vec<Offer> {
-    Fault::names()
-        .iter()
+    faults()
         .map(|n| Offer {
             name: n.name,
             expected: n.expected,

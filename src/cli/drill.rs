@@ -22,6 +22,7 @@ use clap::Args;
 use slog::{Level, Logger};
 use tokio::sync::oneshot;
 
+use self::matrix::Way;
 use self::row::{Outcome, Stand};
 use self::table::{Progress, Report};
 use super::client::Client;
@@ -49,10 +50,12 @@ const FLOW: Duration = Duration::from_secs(10);
 /// for each fault as what it was found, the cause that was named, after how long it was found and
 /// the file delivered, whether a torn file was ever seen, how many bytes were sent again, and how
 /// long the uploader was without a good beat. With the default settings it takes two minutes.
+/// Over TLS and in active mode it drills their own faults too.
 /// Ends with 1 if any row is not as it should be.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   ftpulse drill
+  ftpulse drill --tls
   ftpulse drill --fault stop-reading --config /etc/ftpulse.toml
   FTPULSE__TIMERS__REPLY=10s ftpulse drill --json
   ftpulse drill --fault help          lists the faults")]
@@ -60,6 +63,12 @@ pub struct Arguments {
     /// One fault, or all; `help` lists them.
     #[arg(long, value_name = "NAME", default_value = "all")]
     fault: String,
+    /// Speak TLS (ftpes://) with the embedded servers.
+    #[arg(long)]
+    tls: bool,
+    /// Let the embedded servers open the data connections (active mode).
+    #[arg(long)]
+    active: bool,
     /// Print a JSON document in place of the table.
     #[arg(long)]
     json: bool,
@@ -76,8 +85,16 @@ pub fn main(global: Global, arguments: Arguments) -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    let mut rows = matrix::rows(&user);
+    let way = Way {
+        tls: arguments.tls,
+        active: arguments.active,
+    };
+    let mut rows = matrix::rows(&user, way);
     if arguments.fault != "all" {
+        if let Some(way_out) = way.missing(&arguments.fault) {
+            complain(&format!("the fault {:?} {way_out}", arguments.fault));
+            return ExitCode::from(EXIT_USAGE);
+        }
         if !rows.iter().any(|r| r.name == arguments.fault) {
             return stage::list_faults("drill", &arguments.fault, &offers(&rows));
         }
@@ -98,6 +115,7 @@ pub fn main(global: Global, arguments: Arguments) -> ExitCode {
     let drill = Drill {
         global,
         json: arguments.json,
+        way,
         system,
         signals,
     };
@@ -151,6 +169,7 @@ fn told(report: &Report, json: bool) -> ExitCode {
 struct Drill {
     global: Global,
     json: bool,
+    way: Way,
     system: actix_rt::SystemRunner,
     signals: Signals,
 }
@@ -161,6 +180,7 @@ impl Drill {
         let Self {
             global,
             json,
+            way,
             system,
             signals,
         } = self;
@@ -169,7 +189,7 @@ impl Drill {
         for (number, row) in rows.into_iter().enumerate() {
             let (tell, told) = sync_channel(NOTES);
             let name = row.name;
-            let stand = Stand::make(row, number, dir, told)
+            let stand = Stand::make(row, way, number, dir, told)
                 .map_err(|e| format!("the stand of {name} cannot be made: {e}"))?;
             listeners.insert(stand.route().to_owned(), tell);
             stands.push(stand);

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 #[derive(Debug, Args)]
 #[command(after_help = "Example:
   FTPULSE__ROUTES__MAIN__SPOOL=/spool \\
-  FTPULSE__ROUTES__MAIN__SERVER=ftp://user@ftp.example.net/incoming \\
+  FTPULSE__ROUTES__MAIN__SERVER=ftpes://user@ftp.example.net/incoming \\
   FTPULSE__ROUTES__MAIN__PASSWORD_FILE=/run/secrets/ftp \\
   ftpulse run")]
 pub struct Arguments {

@@ -116,7 +116,7 @@ fn decode(settings: Map<String, String>, faults: &mut Vec<Fault>) -> Layer {
                 let sound = parts[0] != "routes" || keys::is_route_name(parts[1]);
                 if sound {
                     let value = value::from_text(key.kind, &text);
-                    layer.push(name, Value::new(Some(&variable), value));
+                    layer.push(key, name, Value::new(Some(&variable), value));
                 } else {
                     let wrong = Wrong::new(
                         format!("the route name {:?}", parts[1]),

@@ -5,9 +5,8 @@
 use super::fault::{Fault, Wrong};
 use super::keys::{self, Place};
 use super::layer::Layer;
-use super::suggest;
+use super::{secret, suggest};
 use ::config::{Value, ValueKind};
-use std::fs;
 use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -17,7 +16,13 @@ const LENGTH_MAX: u64 = 4 * 1024 * 1024;
 
 /// Reads the file; `named_by` is the argument or variable that names it.
 pub(super) fn layer(path: &Path, named_by: &str, faults: &mut Vec<Fault>) -> Option<Layer> {
-    let text = match read(path) {
+    // It may hold secrets: wiped in the end.
+    let bytes = secret::bytes(path, LENGTH_MAX);
+    let text = match &bytes {
+        Ok(bytes) => str::from_utf8(bytes).map_err(|_| "it is not UTF-8 text"),
+        Err(why) => Err(why.as_str()),
+    };
+    let text = match text {
         Ok(text) => text,
         Err(why) => {
             let wrong = Wrong::new(
@@ -29,10 +34,10 @@ pub(super) fn layer(path: &Path, named_by: &str, faults: &mut Vec<Fault>) -> Opt
             return None;
         }
     };
-    let (table, errors) = DeTable::parse_recoverable(&text);
+    let (table, errors) = DeTable::parse_recoverable(text);
     let mut walk = Walk {
         path,
-        text: &text,
+        text,
         faults,
         layer: Layer::default(),
     };
@@ -48,18 +53,6 @@ pub(super) fn layer(path: &Path, named_by: &str, faults: &mut Vec<Fault>) -> Opt
     }
     walk.table(table.get_ref(), &mut Vec::new(), true);
     Some(walk.layer)
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    let facts = path.metadata().map_err(|error| error.to_string())?;
-    if !facts.is_file() {
-        return Err("it is not a regular file".into());
-    }
-    if facts.len() > LENGTH_MAX {
-        return Err(format!("it is longer than {LENGTH_MAX} bytes"));
-    }
-    let bytes = fs::read(path).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".into())
 }
 
 struct Walk<'a> {
@@ -112,9 +105,9 @@ impl Walk<'_> {
                 );
                 self.faults.push(wrong.of(name, Some(origin)));
             }
-            (Place::Leaf(_), value) if keep => {
+            (Place::Leaf(key), value) if keep => {
                 self.layer
-                    .push(name, Value::new(Some(&origin.to_owned()), kind(value)));
+                    .push(key, name, Value::new(Some(&origin.to_owned()), kind(value)));
             }
             (Place::Leaf(_), _) => {}
             (Place::Section, value) => {

@@ -155,7 +155,7 @@ pub static KEYS: &[Key] = &[
     Key::new("timers.disk", Duration("10ms", "24h"), "30s", "How long a local file operation may stand still."),
     Key::new("timers.compute", Duration("10ms", "24h"), "10m", "How long a phase may compute."),
     Key::new("timers.dns", Duration("10ms", "10m"), "10s", "A name look-up."),
-    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake."),
+    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake, and the end of TLS."),
     Key::new("timers.idle_session", Duration("10ms", "24h"), "30s", "How long an idle session is kept."),
 
     Key::new("retry.first", Duration("10ms", "1h"), "1s", "The first pause after a failed attempt; doubled at each further one."),
@@ -184,7 +184,7 @@ pub static KEYS: &[Key] = &[
     Key::new("log.format", Choice(&["auto", "text", "json"], &[]), "auto", "Form of a line; auto: text on a terminal, else json."),
 
     Key::absent("routes.NAME.spool", Path, "/spool", "The watched folder.").required(),
-    Key::absent("routes.NAME.server", Server, "ftp://user@ftp.example.net/incoming", "Where the files go; the folder is relative to the login folder, %2F at its start makes it absolute.").required(),
+    Key::absent("routes.NAME.server", Server, "ftpes://user@ftp.example.net/incoming", "Where the files go; the folder is relative to the login folder, %2F at its start makes it absolute.").required(),
     Key::absent("routes.NAME.user", Text, "user", "Login name, where the URL has none."),
     Key::absent("routes.NAME.password", Secret, "secret", "Login password; better given by password_file."),
     Key::absent("routes.NAME.password_file", SecretFile, "/run/secrets/ftp", "File that holds the password; one trailing newline is cut."),

@@ -1,26 +1,43 @@
-//! One layer of the configuration: known settings only, each with its origin.
+//! One layer of the configuration: known settings only, each with its origin. Secrets are kept
+//! aside: `config` copies every value as it merges, and nothing wipes those copies. (A secret that
+//! came by a variable stays in the process's environment anyway; one of a file does not.)
 
-use ::config::{ConfigError, Map, Source, Value};
-use std::fmt;
+use super::Secret;
+use super::keys::{Key, Kind};
+use ::config::{ConfigError, Map, Source, Value, ValueKind};
+use std::collections::BTreeMap;
+use std::{fmt, mem};
 
 /// Settings by dotted name; a `config` source.
 #[derive(Clone, Default)]
-pub(super) struct Layer(Map<String, Value>);
+pub(super) struct Layer {
+    values: Map<String, Value>,
+    secrets: BTreeMap<String, Secret>,
+}
 
 impl Layer {
-    pub fn push(&mut self, name: String, value: Value) {
-        self.0.insert(name, value);
+    pub fn push(&mut self, key: &Key, name: String, mut value: Value) {
+        if let (Kind::Secret, ValueKind::String(text)) = (key.kind, &mut value.kind) {
+            let secret = Secret::new(mem::take(text));
+            self.secrets.insert(name.clone(), secret);
+        }
+        self.values.insert(name, value);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {
-        self.0.iter()
+        self.values.iter()
+    }
+
+    /// The secrets by name. In the values an empty text stands for each.
+    pub fn take_secrets(&mut self) -> BTreeMap<String, Secret> {
+        mem::take(&mut self.secrets)
     }
 }
 
 /// Names only: values may be secrets.
 impl fmt::Debug for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.values.keys()).finish()
     }
 }
 
@@ -30,6 +47,6 @@ impl Source for Layer {
     }
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        Ok(self.0.clone())
+        Ok(self.values.clone())
     }
 }

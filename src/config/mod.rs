@@ -117,7 +117,7 @@ fn load_for(sources: Sources, need_a_route: bool) -> Result<Loaded, Faults> {
 /// # Errors
 /// Why there is none, in words; nothing of the content is quoted.
 pub fn secret_file(path: &Path) -> Result<Secret, String> {
-    secret::read(path, secret::Form::Line).map(Secret::new)
+    secret::read(path, secret::Form::Line)
 }
 
 fn named_file(sources: &Sources, faults: &mut Vec<Fault>) -> Option<(PathBuf, &'static str)> {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use crate::core::heartbeat::Policy;
 use crate::core::lease::Terms;
 
@@ -110,7 +112,7 @@ pub struct Timers {
     pub listen: Duration,
     /// A name look-up.
     pub dns: Duration,
-    /// A TLS handshake.
+    /// A TLS handshake, and the end of TLS.
     pub tls: Duration,
     /// How long an idle session is kept.
     pub idle_session: Duration,
@@ -201,14 +203,14 @@ impl fmt::Debug for Server {
     }
 }
 
-/// A secret that no formatter prints.
+/// A secret that no formatter prints, and whose memory is wiped in the end.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    /// Wraps a secret.
+    /// Wraps a secret. A `String` is taken over: no copy stays behind.
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
     /// The secret itself, for the one place that needs it.
     pub fn reveal(&self) -> &str {

@@ -27,7 +27,7 @@ pub(super) struct Settings {
 
 impl Settings {
     /// Merges the layers, the later one wins, and checks each value.
-    pub fn new(file: Layer, env: Layer, faults: Vec<Fault>) -> Self {
+    pub fn new(mut file: Layer, mut env: Layer, faults: Vec<Fault>) -> Self {
         let mut settings = Self {
             faults,
             ..Self::default()
@@ -45,6 +45,8 @@ impl Settings {
                 }
             }
         }
+        let mut secrets = file.take_secrets();
+        secrets.extend(env.take_secrets());
         match merge(&settings.routes, file, env) {
             Ok(values) => flatten(values, "", &mut settings.raw),
             Err(error) => {
@@ -58,6 +60,12 @@ impl Settings {
         }
         for (name, value) in settings.raw.clone() {
             settings.check(&name, &value);
+        }
+        for (name, secret) in secrets {
+            // What was refused has no value.
+            if let Some(Typed::Secret(empty)) = settings.typed.get_mut(&name) {
+                *empty = secret;
+            }
         }
         settings
     }

@@ -3,6 +3,8 @@
 //! route. Whatever is wrong with one is a fault: nothing ever falls back to less. No secret is
 //! printed.
 
+mod verifier;
+
 use super::Secret;
 use super::fault::Wrong;
 use super::keys;
@@ -10,20 +12,16 @@ use super::secret;
 use super::server::Security;
 use super::settings::Settings;
 use super::value::Typed;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature,
-};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
-use rustls::sign::CertifiedKey;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, InconsistentKeys, RootCertStore, SignatureScheme,
-};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// How TLS is spoken with a server.
 #[derive(Clone)]
@@ -163,7 +161,7 @@ pub(super) fn of(
     let verify = s.bool(&format!("routes.{route}.tls_verify"));
     let provider = Arc::new(ring::default_provider());
     let trusted = trusted(s, route, verify, system);
-    let own = own(s, route, key, &provider);
+    let own = own(s, route, key);
     let (trusted, own) = (trusted?, own?);
     let made = client(&provider, verify, &trusted, own.as_ref());
     let (chain, key) = own.map_or_else(Default::default, |own| (own.chain, Some(own.key)));
@@ -273,12 +271,7 @@ struct Own {
 }
 
 /// Our certificate with its key, where the route has one; the outer none is a fault.
-fn own(
-    s: &mut Settings,
-    route: &str,
-    key: Option<Secret>,
-    provider: &CryptoProvider,
-) -> Option<Option<Own>> {
+fn own(s: &mut Settings, route: &str, key: Option<Secret>) -> Option<Option<Own>> {
     let name = |leaf: &str| format!("routes.{route}.{leaf}");
     let certificate = name("client_certificate");
     let chain = match s.path(&certificate) {
@@ -292,7 +285,7 @@ fn own(
     let (Some((chain, path)), Some(key)) = (chain, key) else {
         return Some(None);
     };
-    match certified(&key, &chain, &path, provider) {
+    match certified(&key, &chain, &path) {
         Ok(certified) => Some(Some(Own {
             chain,
             key,
@@ -316,7 +309,6 @@ fn certified(
     key: &Secret,
     chain: &[CertificateDer<'static>],
     path: &Path,
-    provider: &CryptoProvider,
 ) -> Result<CertifiedKey, Wrong> {
     let refuse = |found: String, way_out: &str| {
         let allowed = "the private key of our certificate, in PEM, not encrypted";
@@ -331,15 +323,13 @@ fn certified(
         let way_out =
             "give the text between BEGIN PRIVATE KEY and END PRIVATE KEY, with both lines";
         refuse("no private key in PEM".into(), way_out)
+    });
+    let der: Zeroizing<PrivateKeyDer<'static>> = Zeroizing::new(der?);
+    let key = ring::sign::any_supported_type(&der).map_err(|error| {
+        let way_out =
+            "give an RSA key of 2048 bits or more, a P-256 or P-384 key, or an Ed25519 key";
+        refuse(format!("a key that cannot be used: {error}"), way_out)
     })?;
-    let key = provider
-        .key_provider
-        .load_private_key(der)
-        .map_err(|error| {
-            let way_out =
-                "give an RSA key of 2048 bits or more, a P-256 or P-384 key, or an Ed25519 key";
-            refuse(format!("a key that cannot be used: {error}"), way_out)
-        })?;
     let certified = CertifiedKey::new(chain.to_vec(), key);
     match certified.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
@@ -357,63 +347,18 @@ fn client(
     verify: bool,
     trusted: &Roots,
     own: Option<&Own>,
-) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
-        .with_safe_default_protocol_versions()?;
-    let builder = if verify {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(trusted.iter().cloned());
-        builder.with_root_certificates(roots)
-    } else {
-        let unverified = Unverified(provider.signature_verification_algorithms);
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(unverified))
-    };
+) -> Result<ClientConfig, String> {
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider));
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    let verifier = verifier::of(provider, verify, trusted)?;
+    let builder = builder.dangerous();
+    let builder = builder.with_custom_certificate_verifier(verifier);
     Ok(match own {
         Some(own) => {
-            let only = rustls::sign::SingleCertAndKey::from(Arc::clone(&own.certified));
+            let only = SingleCertAndKey::from(Arc::clone(&own.certified));
             builder.with_client_cert_resolver(Arc::new(only))
         }
         None => builder.with_no_client_auth(),
     })
-}
-
-/// `tls_verify = false`: the server has the key of its certificate, whoever's that is.
-#[derive(Debug)]
-struct Unverified(WebPkiSupportedAlgorithms);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }

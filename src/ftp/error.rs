@@ -149,6 +149,16 @@ impl Trouble {
         }
     }
 
+    /// The same story without this secret: some servers repeat what they refuse.
+    pub(super) fn without(mut self, secret: &str) -> Self {
+        if let Self::Refused { text, .. } | Self::Lost { error: text, .. } = &mut self
+            && !secret.is_empty()
+        {
+            *text = text.replace(secret, "(password)");
+        }
+        self
+    }
+
     /// Whether the session can be used for the next step.
     pub fn spares_session(&self) -> bool {
         match self {

@@ -108,7 +108,8 @@ impl Session {
                 Status::LoginNeedAccount,
             ];
             code = self
-                .step("PASS", |client| client.custom_command("PASS", &taken))?
+                .step("PASS", |client| client.custom_command("PASS", &taken))
+                .map_err(|trouble| trouble.without(server.password.reveal()))?
                 .status;
         }
         if code == Status::LoginNeedAccount {

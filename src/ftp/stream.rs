@@ -313,6 +313,8 @@ pub(super) struct Connector {
 impl Connector {
     /// A data connection as the session agreed on it with the server.
     fn data(&self, stream: TcpStream) -> Result<Wire, Trouble> {
+        // A reply that was cut by the interrupt is taken for the whole; the next phase would hide it.
+        self.setup.handle.check()?;
         let offer = Line::lock(&self.line.offer).take();
         let stream = match offer {
             Some(offer) => active::accept(&self.setup, &offer)?,

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use super::certificates::{Authority, Secured, Shown};
 use super::process::tied;
 
 /// The login of every server but a vsftpd that runs without root.
@@ -45,7 +46,9 @@ pub struct Opts {
     pub max_per_ip: Option<u32>,
     /// pyftpdlib only: a process a session (then `max_per_ip` does not count).
     pub process_per_session: bool,
-    /// Listens on `[::1]`.
+    /// It speaks TLS, on the control and the data connections, and nothing else.
+    pub tls: Option<Secured>,
+    /// It listens on `::1`.
     pub ipv6: bool,
 }
 
@@ -65,8 +68,24 @@ impl Opts {
         self.max_per_ip = Some(most);
         self
     }
-    /// Listens on `[::1]`.
-    pub fn on_ipv6(mut self) -> Self {
+    /// TLS after AUTH, with a good certificate of that authority.
+    pub fn tls(mut self, authority: &Arc<Authority>) -> Self {
+        self.tls = Some(Secured {
+            authority: Arc::clone(authority),
+            shown: Shown::Good,
+            implicit: false,
+            only: None,
+            wants_client: false,
+        });
+        self
+    }
+    /// Changes how TLS is spoken.
+    pub fn tls_with(mut self, change: impl FnOnce(&mut Secured)) -> Self {
+        change(self.tls.as_mut().expect("after `tls`"));
+        self
+    }
+    /// Listens on `::1`.
+    pub fn ipv6(mut self) -> Self {
         self.ipv6 = true;
         self
     }
@@ -118,6 +137,48 @@ fn libraries() -> String {
     paths.join(":")
 }
 
+/// What a server needs to speak TLS: its certificate, its key, whom it trusts, and a configuration
+/// of OpenSSL for the bounds that the server itself has no setting for.
+struct Files {
+    certificate: String,
+    key: String,
+    /// Both in one.
+    both: String,
+    authority: String,
+    openssl: PathBuf,
+}
+
+impl Files {
+    fn of(place: &Place<'_>, secured: &Secured) -> Self {
+        let pair = secured.authority.server(secured.shown, place.addr.ip());
+        let (certificate, key) = pair.write(place.dir, "server");
+        let both = place.dir.join("both.pem");
+        fs::write(&both, [pair.key, pair.certificate].concat()).unwrap();
+        let authority = secured.authority.write(place.dir);
+        let openssl = place.dir.join("openssl.cnf");
+        let bounds = secured.only.map_or_else(String::new, |version| {
+            format!("MinProtocol = {version}\nMaxProtocol = {version}\n")
+        });
+        let head = "openssl_conf = all\n[all]\nssl_conf = ssl\n[ssl]\nsystem_default = bounds\n";
+        fs::write(&openssl, format!("{head}[bounds]\n{bounds}")).unwrap();
+        for secret in [&key, &both] {
+            fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        if is_root() && vsftpd_is_anonymous() {
+            let id = Some(UNPRIVILEGED);
+            std::os::unix::fs::chown(&key, id, id).unwrap();
+        }
+        let text = |path: &Path| path.display().to_string();
+        Self {
+            certificate: text(&certificate),
+            key: text(&key),
+            both: text(&both),
+            authority: text(&authority),
+            openssl,
+        }
+    }
+}
+
 fn write(path: &Path, lines: &[String]) {
     fs::write(path, lines.join("\n") + "\n").unwrap();
 }
@@ -142,21 +203,15 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
             .map(|key| format!("{key}=YES"))
             .collect::<Vec<_>>()
     };
-    let mut conf = yes(&[
-        if place.addr.is_ipv6() {
-            "listen_ipv6"
-        } else {
-            "listen"
-        },
-        "write_enable",
-        "xferlog_enable",
-        "log_ftp_protocol",
-    ]);
+    let (listen, address) = match place.opts.ipv6 {
+        true => ("listen_ipv6", "listen_address6"),
+        false => ("listen", "listen_address"),
+    };
+    let mut conf = yes(&[listen, "write_enable", "xferlog_enable", "log_ftp_protocol"]);
     conf.extend(yes(&["allow_writeable_chroot"]));
     conf.push("background=NO\nxferlog_std_format=NO\nconnect_from_port_20=NO".into());
     conf.push(format!(
-        "listen_address{}={}\nlisten_port={}",
-        if place.addr.is_ipv6() { "6" } else { "" },
+        "{address}={}\nlisten_port={}",
         place.addr.ip(),
         place.addr.port()
     ));
@@ -178,6 +233,27 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
         "max_clients={}",
         place.opts.max_clients.unwrap_or(0)
     ));
+    if place.opts.ipv6 {
+        conf.push("listen=NO".into());
+    }
+    let mut openssl = None;
+    if let Some(secured) = &place.opts.tls {
+        let files = Files::of(place, secured);
+        conf.extend(yes(&["ssl_enable", "require_ssl_reuse", "allow_anon_ssl"]));
+        conf.extend(yes(&["force_local_logins_ssl", "force_local_data_ssl"]));
+        conf.extend(yes(&["force_anon_logins_ssl", "force_anon_data_ssl"]));
+        conf.push("ssl_ciphers=HIGH".into());
+        conf.push(format!("rsa_cert_file={}", files.certificate));
+        conf.push(format!("rsa_private_key_file={}", files.key));
+        if secured.implicit {
+            conf.extend(yes(&["implicit_ssl"]));
+        }
+        if secured.wants_client {
+            conf.extend(yes(&["require_cert", "validate_cert"]));
+            conf.push(format!("ca_certs_file={}", files.authority));
+        }
+        openssl = Some(files.openssl);
+    }
     fs::create_dir_all(dir.join("empty")).unwrap();
     fs::create_dir_all(dir.join("pam.d")).unwrap();
     let mut command;
@@ -245,6 +321,7 @@ pub fn vsftpd(place: &Place<'_>) -> Command {
     command
         .arg(dir.join("vsftpd.conf"))
         .env("LD_LIBRARY_PATH", libraries());
+    command.envs(openssl.map(|path| ("OPENSSL_CONF", path)));
     command
 }
 
@@ -271,10 +348,7 @@ pub fn proftpd(place: &Place<'_>) -> Command {
     let file = |name: &str| dir.join(name).display().to_string();
     let mut conf: Vec<String> = vec![
         "ServerType standalone\nServerName test\nSocketBindTight on".into(),
-        format!(
-            "UseIPv6 {}",
-            if place.addr.is_ipv6() { "on" } else { "off" }
-        ),
+        format!("UseIPv6 {}", if place.opts.ipv6 { "on" } else { "off" }),
         format!(
             "DefaultAddress {}\nPort {}",
             place.addr.ip(),
@@ -300,6 +374,32 @@ pub fn proftpd(place: &Place<'_>) -> Command {
         ),
         format!("ExtendedLog {} ALL default", file("commands.log")),
     ];
+    if let Some(secured) = &place.opts.tls {
+        let files = Files::of(place, secured);
+        conf.push(format!(
+            "ModulePath {}\nLoadModule mod_tls.c\nTLSEngine on\nTLSRequired on",
+            unpacked("lib/proftpd").display()
+        ));
+        conf.push(format!(
+            "TLSECCertificateFile {}\nTLSECCertificateKeyFile {}\nTLSLog {}",
+            files.certificate,
+            files.key,
+            file("tls.log")
+        ));
+        conf.push(format!(
+            "TLSProtocol {}",
+            secured.only.unwrap_or("TLSv1.2 TLSv1.3")
+        ));
+        if secured.implicit {
+            conf.push("TLSOptions UseImplicitSSL".into());
+        }
+        if secured.wants_client {
+            conf.push(format!(
+                "TLSVerifyClient on\nTLSCACertificateFile {}",
+                files.authority
+            ));
+        }
+    }
     if is_root() {
         conf.push("User nobody\nGroup nogroup\nDefaultRoot ~".into());
     } else {
@@ -377,6 +477,13 @@ pub fn pure_ftpd(place: &Place<'_>) -> Command {
     command.args(["-p", &format!("{}:{}", PASSIVE.0, PASSIVE.1)]);
     command.args(["-O", &format!("clf:{}", file("transfer.log"))]);
     command.args(["-c", &place.opts.max_clients.unwrap_or(1000).to_string()]);
+    if let Some(secured) = &place.opts.tls {
+        assert!(!secured.implicit, "pure-ftpd has no implicit TLS");
+        let files = Files::of(place, secured);
+        // 3: nothing without TLS, on the data connections neither.
+        command.args(["-Y", "3", "-2", &files.both]);
+        command.env("OPENSSL_CONF", files.openssl);
+    }
     if let Some(most) = place.opts.max_per_ip {
         command.args(["-C", &most.to_string()]);
     }
@@ -386,6 +493,35 @@ pub fn pure_ftpd(place: &Place<'_>) -> Command {
     command
 }
 
+fn python_tls(place: &Place<'_>, secured: &Secured) -> String {
+    assert!(!secured.implicit, "pyftpdlib has no implicit TLS");
+    let files = Files::of(place, secured);
+    let only = secured.only.map_or_else(String::new, |version| {
+        let version = version.replace("TLSv", "TLS").replace('.', "_");
+        format!(
+            "context.set_min_proto_version(SSL.{version}_VERSION)\n\
+             context.set_max_proto_version(SSL.{version}_VERSION)\n"
+        )
+    });
+    let client = match secured.wants_client {
+        true => format!(
+            "context.load_verify_locations({:?})\n\
+             context.set_session_id(b\"ftpulse\")\n\
+             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)\n",
+            files.authority
+        ),
+        false => String::new(),
+    };
+    format!(
+        "from OpenSSL import SSL\n\
+         handler.certfile = {:?}\n\
+         handler.tls_control_required = handler.tls_data_required = True\n\
+         context = handler.get_ssl_context()\n{only}{client}\
+         handler.ssl_context = context\n",
+        files.both
+    )
+}
+
 /// pyftpdlib. Without `process_per_session` all sessions live in the server's own process.
 pub fn pyftpdlib(place: &Place<'_>) -> Command {
     let kind = if place.opts.process_per_session {
@@ -393,19 +529,24 @@ pub fn pyftpdlib(place: &Place<'_>) -> Command {
     } else {
         "FTPServer"
     };
+    let (base, tls) = match &place.opts.tls {
+        Some(secured) => ("TLS_FTPHandler", python_tls(place, secured)),
+        None => ("FTPHandler", String::new()),
+    };
     let script = format!(
         r#"
 import logging, sys
 from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.handlers import {base}
 from pyftpdlib.servers import FTPServer, MultiprocessFTPServer
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 authorizer = DummyAuthorizer()
 authorizer.add_user({USER:?}, {PASSWORD:?}, sys.argv[1], perm="elradfmwMT")
-class handler(FTPHandler):
+class handler({base}):
     passive_ports = range({}, {} + 1)
     auth_failed_timeout = 0
 handler.authorizer = authorizer
+{tls}
 server = {kind}(({:?}, {}), handler, backlog=100)
 server.max_cons = {}
 server.max_cons_per_ip = {}

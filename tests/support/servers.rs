@@ -139,7 +139,7 @@ impl Server {
         command.current_dir(self.dir.path());
         let mut process = spawn(command).unwrap_or_else(|e| panic!("start {}: {e}", self.name));
         let greeted = wait_for(&format!("{} greets", self.name), PATIENCE, || {
-            match self.seat.greeting(self.addr) {
+            match self.seat.greeting(self.addr, self.is_implicit()) {
                 Ok(()) => Some(true),
                 Err(_) if process.ended().is_some() => Some(false),
                 Err(e) if e.kind() == ErrorKind::ConnectionRefused => None,
@@ -158,7 +158,16 @@ impl Server {
 
     /// Address, user and folder as the product's `server` wants them; no password in it.
     pub fn url(&self, folder: &str) -> String {
-        format!("ftp://{}@{}/{folder}", self.user, self.addr)
+        let scheme = match &self.opts.tls {
+            Some(_) if self.is_implicit() => "ftps",
+            Some(_) => "ftpes",
+            None => "ftp",
+        };
+        format!("{scheme}://{}@{}/{folder}", self.user, self.addr)
+    }
+
+    fn is_implicit(&self) -> bool {
+        self.opts.tls.as_ref().is_some_and(|tls| tls.implicit)
     }
 
     /// The path of a file below the login folder.
@@ -273,6 +282,8 @@ fn seat() -> TcpListener {
 enum Seat {
     /// Bound as long as the server lives: the address belongs to it.
     Loopback(TcpListener),
+    /// Shared with others: there is but one such address.
+    Loopback6,
     /// Nobody else is there.
     Space(Arc<Space>),
 }
@@ -281,41 +292,43 @@ impl Seat {
     fn take(space: Option<Arc<Space>>, ipv6: bool) -> Self {
         match space {
             Some(space) => Self::Space(space),
-            // There is one address only: its servers share its ports.
-            None if ipv6 => Self::Loopback(TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap()),
+            None if ipv6 => Self::Loopback6,
             None => Self::Loopback(seat()),
         }
     }
 
     /// The address with a free port.
     fn address(&self) -> SocketAddr {
-        let seat = match self {
-            Self::Loopback(seat) => seat,
+        let ip = match self {
+            Self::Loopback(seat) => seat.local_addr().unwrap().ip(),
+            Self::Loopback6 => Ipv6Addr::LOCALHOST.into(),
             Self::Space(space) => return (space.ip, 2121).into(),
         };
-        let ip = seat.local_addr().unwrap().ip();
         TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
     }
 
     fn moved(&self, command: Command) -> Command {
         match self {
-            Self::Loopback(_) => command,
+            Self::Loopback(_) | Self::Loopback6 => command,
             Self::Space(space) => space.moved(&command),
         }
     }
 
-    fn greeting(&self, addr: SocketAddr) -> std::io::Result<()> {
+    fn greeting(&self, addr: SocketAddr, implicit: bool) -> std::io::Result<()> {
         match self {
-            Self::Loopback(_) => greeting(addr),
-            Self::Space(space) => space.run(|| greeting(addr)),
+            Self::Loopback(_) | Self::Loopback6 => greeting(addr, implicit),
+            Self::Space(space) => space.run(|| greeting(addr, implicit)),
         }
     }
 }
 
-/// Reads the greeting and says goodbye.
-fn greeting(addr: SocketAddr) -> std::io::Result<()> {
+/// Reads the greeting and says goodbye. One in TLS is not read: the server listens.
+fn greeting(addr: SocketAddr, implicit: bool) -> std::io::Result<()> {
     let stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    if implicit {
+        return Ok(());
+    }
     let mut lines = BufReader::new(&stream);
     let mut line = String::new();
     while !line.starts_with("220 ") {

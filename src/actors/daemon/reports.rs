@@ -25,6 +25,8 @@ pub(super) struct Failed<'a> {
     pub attempt: Option<Arc<Attempt>>,
     /// The deadlock that it was.
     pub incident: Option<u64>,
+    /// In which phase, unless a verdict has told that.
+    pub phase: Option<Phase>,
     /// Why it was over its bound, if it was.
     pub cause: Option<Cause>,
     /// The destination took the session away (421): not the file's failure.
@@ -105,6 +107,7 @@ impl DaemonActor {
                 let failed = Failed {
                     attempt: Some(attempt),
                     incident: None,
+                    phase: Some(failure.phase),
                     cause: cause(&failure),
                     seat_lost: failure.connected && failure.code == Some(421),
                     sent,
@@ -119,6 +122,7 @@ impl DaemonActor {
                 let failed = Failed {
                     attempt: Some(attempt),
                     incident: None,
+                    phase: None,
                     cause: None,
                     seat_lost: false,
                     sent,
@@ -319,7 +323,7 @@ impl DaemonActor {
         let over = failing.is_some_and(|f| self.is_too_long(f));
         warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
         "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
-        "cause" => failed.cause.map(Cause::as_str),
+        "phase" => failed.phase.map(Phase::as_str), "cause" => failed.cause.map(Cause::as_str),
         "error" => escape(failed.error).into_owned(), "next" => if over {
             "it has failed for too long: it is given up, unless an attempt is in doubt".into()
         } else {

@@ -154,6 +154,7 @@ impl DaemonActor {
                 let failed = Failed {
                     attempt: Some(attempt),
                     incident,
+                    phase: None,
                     cause: None,
                     seat_lost: false,
                     sent,

@@ -81,6 +81,11 @@ impl Place {
         self.dir.join("state")
     }
 
+    /// The CA of the FTP server, where that speaks TLS.
+    pub fn ca(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
     /// The service's log.
     pub fn log(&self) -> PathBuf {
         self.dir.join("service.log")

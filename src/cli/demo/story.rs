@@ -394,13 +394,18 @@ fn strikes_a_new_session(kind: &Kind) -> bool {
         Kind::NoReply(step)
         | Kind::DeadPathAt(step)
         | Kind::Garbage(step)
-        | Kind::Endless(step) => before_login(*step),
+        | Kind::Endless(step)
+        | Kind::Reply(step, _)
+        | Kind::HangUp(step) => before_login(*step),
         Kind::Drip { step, .. } => before_login(*step),
-        Kind::LoginRefused | Kind::Seats { .. } => true,
+        Kind::LoginRefused | Kind::Seats { .. } | Kind::Injected => true,
         _ => false,
     }
 }
 
 fn before_login(step: Step) -> bool {
-    matches!(step, Step::Greeting | Step::User | Step::Pass)
+    matches!(
+        step,
+        Step::Greeting | Step::Auth | Step::Tls | Step::User | Step::Pass
+    )
 }

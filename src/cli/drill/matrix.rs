@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::core::names::Cause;
 use crate::core::timers::Attempts;
 use crate::ftp::REASON_BOUND;
-use crate::lab::{Expected, Fault, Kind};
+use crate::lab::{Expected, Fault, Kind, Named, Needs, Step};
 
 /// Bytes of each file: more than what fits between the two ends of a connection whose peer has
 /// stopped reading, and little enough for forty of them.
@@ -76,9 +76,45 @@ impl Row {
     }
 }
 
+/// How the uploads come to their servers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Way {
+    /// By `ftpes://`.
+    pub tls: bool,
+    /// In active mode.
+    pub active: bool,
+}
+
+impl Way {
+    /// Whether an upload that comes so can meet the fault.
+    fn meets(self, named: &Named) -> bool {
+        match named.needs {
+            Needs::Nothing => true,
+            Needs::Passive => !self.active,
+            Needs::Active => self.active,
+            Needs::Tls => self.tls,
+            Needs::Download => false,
+        }
+    }
+
+    /// The option without which no upload meets the fault of this name, if there is one.
+    pub fn missing(self, name: &str) -> Option<&'static str> {
+        let known = || Fault::names().iter().chain(Fault::others());
+        let named = known().find(|named| named.name == name && !self.meets(named))?;
+        match named.needs {
+            Needs::Passive => Some("is one of passive mode: leave --active out"),
+            Needs::Active => Some("is one of active mode: add --active"),
+            Needs::Tls => Some("is one of TLS: add --tls"),
+            Needs::Download => Some("is one of downloads, which are not drilled"),
+            Needs::Nothing => None,
+        }
+    }
+}
+
 /// All rows under these settings.
-pub fn rows(config: &Config) -> Vec<Row> {
-    let server = Fault::names().iter().map(|named| {
+pub fn rows(config: &Config, way: Way) -> Vec<Row> {
+    let named = Fault::names().iter().chain(Fault::others());
+    let server = named.filter(|named| way.meets(named)).map(|named| {
         let kind = scaled(named.kind, config);
         let dead_path = named.cause == Some(Cause::PathDead);
         let late_evidence = dead_path && config.timers.reply <= PATH + GRACE;
@@ -160,10 +196,11 @@ fn scaled(kind: Kind, config: &Config) -> Kind {
         }
         // Later than the reply timer would be a fault.
         Kind::Late226(_) => Kind::Late226(long.min(config.timers.reply * 4 / 5)),
-        // And a reply that drips has to take longer than the timer: it is some twenty bytes.
+        // And a reply that drips has to take longer than the timer: it is some twenty bytes, a
+        // handshake more.
         Kind::Drip { step, .. } => Kind::Drip {
             step,
-            every: config.timers.reply / 8,
+            every: timer(step, config) / 8,
         },
         other => other,
     }
@@ -182,6 +219,14 @@ fn unproven(kind: Kind, config: &Config) -> Option<&'static str> {
     (lasts < detection).then_some("it is over before the heartbeat could be wrong about it")
 }
 
+/// The timer of the wait for a reply, or for a handshake.
+fn timer(step: Step, config: &Config) -> Mono {
+    match step {
+        Step::Tls | Step::DataTls => config.timers.tls,
+        _ => config.timers.reply,
+    }
+}
+
 /// The timer of the phase in which it strikes, and the time that a verdict takes.
 fn bound(kind: Kind, config: &Config) -> Mono {
     let timers = &config.timers;
@@ -194,12 +239,10 @@ fn bound(kind: Kind, config: &Config) -> Mono {
             interval: timers.data_connect_interval,
         }
         .total(),
-        Kind::NoReply(_)
-        | Kind::RntoDoneNoReply
-        | Kind::Endless(_)
-        | Kind::Drip { .. }
-        | Kind::NoTlsClose => timers.reply,
-        Kind::NoConnect => timers.reply,
+        Kind::NoReply(step) | Kind::Drip { step, .. } => timer(step, config),
+        Kind::RntoDoneNoReply | Kind::Endless(_) => timers.reply,
+        Kind::NoTlsClose => timers.tls,
+        Kind::NoConnect => timers.listen,
         Kind::Close { silent: true, .. } => timers.reply.max(REASON_BOUND),
         Kind::Reset { .. } | Kind::Close { .. } => REASON_BOUND,
         // What the server or the kernel reports is found when it is read.

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::matrix::{Row, SIZE, What};
+use super::matrix::{Row, SIZE, Way, What};
 use super::watch::{self, FinalName};
 use super::wedge;
 use crate::cli::stage::content;
 use crate::cli::tap::Note;
 use crate::clock::{Mono, mono};
 use crate::config::Config;
-use crate::lab::{Event, Expected, Fault, LabServer, Script, Subscriber};
+use crate::lab::{Event, Expected, Fault, LabServer, Script, Subscriber, Tls};
 use crate::pulse::Sabotage;
 
 /// The file of every row.
@@ -72,8 +72,11 @@ pub struct Stand {
     row: Row,
     route: String,
     lab: LabServer,
+    active: bool,
     spool: PathBuf,
     staging: PathBuf,
+    /// The server's CA, where it speaks TLS.
+    ca: Option<PathBuf>,
     events: Subscriber,
     story: Subscriber,
     notes: Receiver<(Mono, Note)>,
@@ -86,6 +89,7 @@ impl Stand {
     /// What could not be had.
     pub fn make(
         row: Row,
+        way: Way,
         number: usize,
         dir: &std::path::Path,
         notes: Receiver<(Mono, Note)>,
@@ -95,19 +99,32 @@ impl Stand {
         for folder in [&spool, &staging] {
             std::fs::create_dir_all(folder)?;
         }
-        let script = match row.what {
+        let mut script = match row.what {
             What::Server(kind) => Fault::new(kind).first(1).into(),
             What::Inside(_) => Script::healthy(),
         };
+        if way.tls {
+            script = script.over(Tls::explicit());
+        }
         let lab = LabServer::start(server, script)?;
+        let ca = match lab.ca() {
+            Some(pem) => {
+                let path = dir.join("ca.pem");
+                std::fs::write(&path, pem)?;
+                Some(path)
+            }
+            None => None,
+        };
         Ok(Self {
             route: format!("drill{number}"),
             events: lab.events(),
             story: lab.events(),
             row,
             lab,
+            active: way.active,
             spool,
             staging,
+            ca,
             notes,
         })
     }
@@ -123,18 +140,24 @@ impl Stand {
     }
 
     /// The route's settings, by key.
-    pub fn settings(&self) -> [(&'static str, String); 5] {
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
         let mut url = self.lab.url("in");
         if matches!(self.row.what, What::Inside(super::matrix::Inner::Resolver)) {
             url = url.replace("127.0.0.1", "localhost");
         }
-        [
+        let mode = if self.active { "active" } else { "passive" };
+        let mut settings = vec![
             ("spool", self.spool.to_string_lossy().into_owned()),
             ("server", url),
             ("password", self.lab.password().to_owned()),
             ("uploaders", "1".to_owned()),
             ("settle", "100ms".to_owned()),
-        ]
+            ("mode", mode.to_owned()),
+        ];
+        if let Some(ca) = &self.ca {
+            settings.push(("ca_file", ca.to_string_lossy().into_owned()));
+        }
+        settings
     }
 
     /// Drops the file and follows it to its delivery.
