@@ -168,6 +168,18 @@ const ROWS: &[Row] = &[
         let retried = stage.service.logged("connecting failed");
         assert_eq!(retried.len(), 1, "the attempts, and then PASV once");
     }),
+    (
+        "nobody answers at EPSV's ports, somebody does at PASV's",
+        || {
+            let script = Script::healthy().like([Quirk::DeafEpsv]);
+            let mut stage = Stage::new(script, |s| s.key("timers.data_connect", "1s"));
+            stage.deliver("a.bin", &content(1, 3_000));
+            let way = "the ports that EPSV names cannot be connected to";
+            assert_eq!(stage.ways(), [way]);
+            assert_eq!(count(&stage.deliver("b.bin", b"b"), "EPSV"), 0);
+            stage.smooth();
+        },
+    ),
     ("no data port can be had by either for a while", || {
         let shut = Fault::new(Kind::DataRefused).first(2);
         let mut stage = Stage::new(Script::from(shut), same);
