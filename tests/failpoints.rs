@@ -34,6 +34,8 @@ struct Row {
     first: &'static str,
     second: Option<&'static str>,
     after: &'static str,
+    /// The server refuses to rename over a file.
+    keeps_old: bool,
 }
 
 const fn row(first: &'static str) -> Row {
@@ -42,6 +44,7 @@ const fn row(first: &'static str) -> Row {
         first,
         second,
         after,
+        keeps_old: false,
     }
 }
 
@@ -51,6 +54,17 @@ const fn twice(first: &'static str, second: &'static str) -> Row {
         first,
         second,
         after: "delete",
+        keeps_old: false,
+    }
+}
+
+/// A version stands there already, and the server refuses to rename over it.
+const fn over(first: &'static str, second: Option<&'static str>) -> Row {
+    Row {
+        first,
+        second,
+        after: "delete",
+        keeps_old: true,
     }
 }
 
@@ -60,6 +74,7 @@ const fn kept(first: &'static str, after: &'static str) -> Row {
         first,
         second,
         after,
+        keeps_old: false,
     }
 }
 
@@ -97,7 +112,27 @@ const ROWS: &[Row] = &[
     kept("source-finished", "keep"),
     kept("source-hidden", "archive"),
     kept("source-removed", "archive"),
+    over("publishing-stands", None),
+    over("overwrite-refused", None),
+    over("old-deleted", None),
+    over("rnfr-accepted", None),
+    over("rnto-accepted", None),
+    over("published", None),
+    over("overwrite-refused", Some("old-deleted")),
+    over("overwrite-refused", Some("renamed-anew")),
+    over("old-deleted", Some("rnfr-accepted")),
+    over("old-deleted", Some("renamed-anew")),
+    over("old-deleted", Some("rnto-accepted")),
 ];
+
+/// Makes pyftpdlib refuse to rename over a file.
+const KEEPS_OLD: &str = "import os
+def rnto(self, path):
+    if os.path.exists(path):
+        self.respond('553 A file of this name exists.')
+    else:
+        FTPHandler.ftp_RNTO(self, path)
+handler.ftp_RNTO = rnto";
 
 /// Version `n` of the file: its number stands in every block.
 fn version(n: u64) -> Vec<u8> {
@@ -189,6 +224,12 @@ fn play(row: &Row, server: &Server, number: usize) -> Told {
     let (over, seen) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     let seen = &seen;
     let mut put = 0;
+    if row.keeps_old {
+        put += 1;
+        fs::create_dir(final_name.parent().unwrap()).unwrap();
+        fs::write(&final_name, version(put)).unwrap();
+    }
+    let stood_before = put;
     let mut produce = |service: &Ftpulse| {
         put += 1;
         service.put("main", "same.bin", &version(put));
@@ -221,10 +262,10 @@ fn play(row: &Row, server: &Server, number: usize) -> Told {
         };
         produce(&service);
         wait_until("a version of this life arrives", PATIENCE, || {
-            !seen.lock().unwrap().is_empty()
+            seen.lock().unwrap().len() as u64 > stood_before
         });
         produce(&service);
-        let last = if row.second.is_some() { 5 } else { 4 };
+        let last = stood_before + if row.second.is_some() { 5 } else { 4 };
         arrives(last);
         if row.after == "keep" {
             service.wait_metrics("all is quiet", |m| {
@@ -263,6 +304,7 @@ fn died(service: &mut Ftpulse, point: &str) {
 #[test]
 fn wherever_the_process_dies_the_newest_version_stands_there_in_the_end() {
     let server = Server::vsftpd(Opts::default());
+    let keeping = Server::pyftpdlib(Opts::default().line(KEEPS_OLD));
     let next = AtomicUsize::new(0);
     let told = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -271,7 +313,8 @@ fn wherever_the_process_dies_the_newest_version_stands_there_in_the_end() {
                 loop {
                     let number = next.fetch_add(1, SeqCst);
                     let Some(row) = ROWS.get(number) else { return };
-                    let played = play(row, &server, number);
+                    let server = if row.keeps_old { &keeping } else { &server };
+                    let played = play(row, server, number);
                     told.lock().unwrap().insert(number, played);
                 }
             });

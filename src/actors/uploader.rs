@@ -12,7 +12,7 @@ use actix::{
 use slog::{Logger, error, warn};
 
 use super::messages::{EndTask, Give, Outcome, Ping, Pong, Ready, Retire};
-use crate::ftp::{Limit, Setup};
+use crate::ftp::{Limit, Quirks, Setup};
 use crate::pulse::{Folder, LookUps, Point, Sabotage, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::worker::{self, Mailbox, Terms};
@@ -81,6 +81,9 @@ impl UploaderActor {
             look_ups: slot.look_ups.clone(),
             folder: slot.folder.clone(),
             limit: slot.limit.clone(),
+            // Each job brings those of its destination.
+            quirks: Quirks::default(),
+            hold: slot.terms.hold,
             journal: slot.journal.clone(),
             log: slot.log.clone(),
         };

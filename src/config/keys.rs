@@ -210,6 +210,7 @@ pub static KEYS: &[Key] = &[
     Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is stored beside each delivered one, after it is there and never before; a file whose own name has this form is not sent."),
     Key::new("routes.NAME.on_conflict", Choice(&["overwrite", "skip", "rename", "fail"], &[]), "overwrite", "What happens when the final name exists: replaced; not sent, its source finished as if delivered (but never deleted unless the sizes are equal: that fails); published as name-1.ext; tried again later. Exact among the files of one service; another writer can come in between."),
     Key::new("routes.NAME.verify", Choice(&["size", "hash", "none"], &[]), "size", "How a sent file is verified before it is published."),
+    Key::new("routes.NAME.keep_time", Bool, "false", "Whether a file gets the time of its source on the server, by MFMT or MDTM: a round trip for each file."),
     Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again."),
     Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"], &[]), "delete", "What becomes of the source after its delivery."),
     Key::absent("routes.NAME.archive", Path, "/archive", "Folder of delivered sources (after = \"archive\")."),

@@ -16,6 +16,8 @@ pub struct Publishing {
     pub markers: Option<Pattern>,
     /// What happens when the final name exists.
     pub on_conflict: OnConflict,
+    /// A file bears the time of its source on the server.
+    pub keep_time: bool,
 }
 
 /// What happens when the final name exists on the server.
@@ -51,6 +53,7 @@ pub(super) fn of(s: &Settings, route: &str) -> Publishing {
             "fail" => OnConflict::Fail,
             _ => OnConflict::Overwrite,
         },
+        keep_time: s.bool(&name("keep_time")),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use suppaftp::Status;
 
 use super::publish::take_away;
-use super::{Session, Trouble};
+use super::{Quirk, Session, Trouble};
 use crate::config::{After, OnConflict, Route};
 use crate::core::journey::Stage;
 use crate::pulse::Attempt;
@@ -35,11 +35,13 @@ impl Session {
     pub(super) fn look(&mut self, name: &str) -> Result<Found, Trouble> {
         let wire = &self.wire(name)?;
         let unknown = |code: u32| matches!(code, 500 | 502 | 504);
-        if self.has_size {
+        if !self.quirks().has(Quirk::NoSize) {
             match self.step("SIZE", |client| client.size(wire)) {
                 Ok(size) => return Ok(Found::There(Some(size as u64))),
                 Err(Trouble::Refused { code: 550, .. }) => return Ok(Found::Absent),
-                Err(Trouble::Refused { code, .. }) if unknown(code) => self.has_size = false,
+                Err(Trouble::Refused { code, text, .. }) if unknown(code) => {
+                    self.learn(Quirk::NoSize, &text);
+                }
                 Err(trouble) => return Err(trouble),
             }
         }

@@ -120,6 +120,7 @@ impl Session {
         let (name, _) = attempt.storing();
         self.unmark(&name)?;
         transfer::send(self, file, stamp, attempt, 0)?;
+        self.keep_time(&name, Some(stamp))?;
         attempt.enter(Stage::Published);
         failpoint::at("published");
         self.look_after(&name)?;

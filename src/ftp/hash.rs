@@ -162,25 +162,23 @@ fn told(reply: &str, name: &str, like: &str) -> Option<String> {
 impl Session {
     /// How the server tells hashes; asks it once. The inner error names its features.
     pub fn hashing(&mut self) -> Result<Result<Hashing, String>, Trouble> {
-        if self.features.is_none() {
-            let features = self.features()?.unwrap_or_default();
-            self.hash = Hashing::of(&features);
-            self.features = Some(features);
+        if let Some(known) = &self.hash {
+            return Ok(known.clone());
         }
-        let features = self.features.as_ref();
-        Ok(self
-            .hash
-            .ok_or_else(|| features.map(Features::labels).unwrap_or_default()))
+        let features = self.features()?.unwrap_or_default();
+        let hash = Hashing::of(&features).ok_or_else(|| features.labels());
+        self.hash = Some(hash.clone());
+        Ok(hash)
     }
 
     /// The server's hash of a file of its own; none if its reply holds none like `ours`.
     fn ask_hash(&mut self, by: Hashing, temp: &str, ours: &str) -> Result<Option<String>, Trouble> {
         if by.choose {
             self.command("OPTS", &format!("HASH {}", by.name), &[Status::CommandOk])?;
-            self.hash = Some(Hashing {
+            self.hash = Some(Ok(Hashing {
                 choose: false,
                 ..by
-            });
+            }));
         }
         let name = self.wire(temp)?;
         let line = format!("{} {name}", by.verb);
@@ -219,7 +217,7 @@ pub(super) fn verify(
             Err(trouble)
         }
         Err(Trouble::Refused { code, text, .. }) if code != 421 && !wanted => {
-            session.hash = None;
+            session.hash = Some(Err(text.clone()));
             warn!(session.setup.log, "the server tells no hash after all"; "error" => text,
                 "next" => "the sizes are equal; the resumed file is published");
             Ok(())

@@ -5,14 +5,13 @@
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime};
 
-use suppaftp::types::Mode;
 use suppaftp::{FtpError, Status};
 
+use super::session::MADE;
 use super::stream::{self, Transfer};
-use super::{Session, Trouble};
+use super::{Quirk, Session, Trouble};
 use crate::clock;
 use crate::core::names::Phase;
 use crate::sys::fence::Which;
@@ -101,7 +100,11 @@ impl Session {
 
     /// The current folder, as CWD takes it.
     pub fn current_folder(&mut self) -> Result<String, Trouble> {
-        self.step("PWD", |client| client.pwd())
+        let told = self.step("PWD", |client| client.custom_command("PWD", MADE))?;
+        quoted(&String::from_utf8_lossy(&told.body)).ok_or_else(|| Trouble::Lost {
+            phase: Phase::Reply,
+            error: "PWD was answered without a folder".into(),
+        })
     }
 
     /// Makes the route's remote folder and its parents and goes there. Those that were not there
@@ -114,8 +117,8 @@ impl Session {
                 path.push('/');
             }
             path.push_str(part);
-            match self.step("MKD", |client| client.mkdir(&path)) {
-                Ok(()) => made.push(path.clone()),
+            match self.command("MKD", &path, MADE) {
+                Ok(_) => made.push(path.clone()),
                 // It exists, or may not be made: the CWD below tells.
                 Err(Trouble::Refused {
                     code: 500..=599, ..
@@ -140,8 +143,19 @@ impl Session {
         Ok(gone)
     }
 
-    /// Asks what the server can; `None` if it does not know FEAT.
-    pub fn features(&mut self) -> Result<Option<Features>, Trouble> {
+    /// What the server can, which it is asked once; `None` if it does not know FEAT.
+    pub fn features(&mut self) -> Result<Option<Arc<Features>>, Trouble> {
+        if let Some(known) = self.setup.quirks.features() {
+            return Ok(known);
+        }
+        let features = self.ask_features()?.map(Arc::new);
+        self.setup
+            .quirks
+            .note_features(features.clone(), clock::mono());
+        Ok(features)
+    }
+
+    fn ask_features(&mut self) -> Result<Option<Features>, Trouble> {
         // suppaftp's own `feat` waits for a second line where the reply has only one.
         let answered = self.step("FEAT", |client| {
             match client.custom_command("FEAT", &[Status::CommandOk]) {
@@ -160,13 +174,32 @@ impl Session {
         }
     }
 
+    /// Finds out what an upload would find out only when it needs it: whether SIZE and REST are
+    /// known. `absent` is a name that is not there.
+    pub fn try_ways(&mut self, absent: &str) -> Result<(), Trouble> {
+        self.absent(absent)?;
+        match self.command("REST", "0", &[Status::RequestFilePending]) {
+            Ok(_) => {}
+            Err(Trouble::Refused {
+                code: 500 | 502 | 504,
+                text,
+                ..
+            }) => self.learn(Quirk::NoRest, &text),
+            Err(Trouble::Refused { code, .. }) if code != 421 => {}
+            Err(trouble) => return Err(trouble),
+        }
+        Ok(())
+    }
+
     /// Lists the current folder: MLSD if `machine`, else or where it is refused LIST.
     pub fn list(&mut self, machine: bool) -> Result<Listing, Trouble> {
-        if machine {
+        if machine && !self.setup.quirks.has(Quirk::NoMlsd) {
             match self.list_by("MLSD") {
                 Err(Trouble::Refused {
-                    code: 500..=504, ..
-                }) => {}
+                    code: 500..=504,
+                    text,
+                    ..
+                }) => self.learn(Quirk::NoMlsd, &text),
                 other => return other,
             }
         }
@@ -179,7 +212,7 @@ impl Session {
         Ok(Listing {
             entries: counter.entries(),
             by: verb,
-            passive: if self.plain_passive { "PASV" } else { "EPSV" },
+            passive: self.passive(),
         })
     }
 
@@ -190,23 +223,12 @@ impl Session {
         line: &str,
         take: impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        let stream = match self.open_data(verb, line) {
-            Err(Trouble::Refused {
-                code: 500..=599, ..
-            }) if !self.data_begun.load(SeqCst) && !self.plain_passive => {
-                // EPSV was refused (RFC 2428 section 3): this server gets PASV from now on.
-                self.plain_passive = true;
-                self.client.set_mode(Mode::Passive);
-                self.open_data(verb, line)?
-            }
-            other => other?,
-        };
+        let stream = self.by_passive(|session| session.open_data(verb, line))?;
         self.read_lines(stream, verb, take)
     }
 
     fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
-        self.data_begun.store(false, SeqCst);
         self.offer()?;
         self.begin_data_command();
         handle.check()?;
@@ -216,7 +238,7 @@ impl Session {
         handle.ack();
         let opened = opened.map_err(|error| {
             self.line.withdraw();
-            let begun = self.data_begun.load(SeqCst);
+            let begun = self.data.begun();
             let verb = if begun { verb } else { "EPSV/PASV" };
             let unsecured = self.line.take_trouble();
             let trouble = unsecured.unwrap_or_else(|| Trouble::from_ftp(&handle, verb, error));
@@ -287,7 +309,7 @@ impl Session {
         match self.step("MDTM", |client| {
             client.custom_command(line, &[Status::File])
         }) {
-            Ok(reply) => Ok(time_val(&String::from_utf8_lossy(&reply.body))),
+            Ok(reply) => Ok(time_val(&last_line(&reply.body))),
             Err(Trouble::Refused { code, .. }) if code != 421 => Ok(None),
             Err(trouble) => Err(trouble),
         }
@@ -331,6 +353,24 @@ impl Counter {
     }
 }
 
+/// The line that ends a reply: what was asked for stands in it.
+fn last_line(reply: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reply);
+    text.lines().next_back().unwrap_or_default().to_owned()
+}
+
+/// The folder in a reply to PWD: in quotes, its own quotes doubled (RFC 959 appendix II).
+pub(super) fn quoted(reply: &str) -> Option<String> {
+    let (_, rest) = reply.split_once('"')?;
+    let (mut name, mut signs) = (String::new(), rest.chars());
+    loop {
+        match signs.next()? {
+            '"' if signs.next() != Some('"') => return Some(name),
+            sign => name.push(sign),
+        }
+    }
+}
+
 /// `213 YYYYMMDDHHMMSS[.f]` in UTC (RFC 3659 section 2.3).
 fn time_val(reply: &str) -> Option<SystemTime> {
     let digits = reply.get(4..18)?;
@@ -367,6 +407,14 @@ mod tests {
         let facts = "type=cdir;modify=1; .\r\nmodify=1;Type=pdir; ..\r\ntype=file;size=1; a\r\n";
         assert_eq!(count(&[facts]), 1);
         assert_eq!(count(&["a", "b\r", "\nc\n"]), 2);
+    }
+
+    #[test]
+    fn a_folder_is_read_out_of_its_quotes() {
+        assert_eq!(quoted("257 \"/a b\" is it\r\n").unwrap(), "/a b");
+        assert_eq!(quoted("257 \"/a\"\"b\"").unwrap(), "/a\"b");
+        assert_eq!(quoted("250 \"/open"), None);
+        assert_eq!(quoted("257 /a"), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use suppaftp::Status;
 
 use super::conflict::{Found, NUMBERS};
 use super::spelling::is_risky;
-use super::{Session, Trouble};
+use super::{Quirk, Session, Trouble};
 use crate::config::OnConflict;
 use crate::core::journey::{Answer, Next, Remedy, Stage, asked};
 use crate::core::naming;
@@ -58,10 +58,11 @@ impl Session {
         target: &str,
         torn: Option<&Attempt>,
     ) -> Result<Placed, Trouble> {
+        self.keep_time(&attempt.temp, attempt.source())?;
         if let Some((torn, name)) = torn.and_then(|torn| Some((torn, torn.target()?))) {
             attempt.aim_like(torn);
             self.begin_publishing(attempt)?;
-            self.publish_as(attempt, &name)?;
+            self.publish_as(attempt, &name, true)?;
             return Ok(Placed::As(name));
         }
         let placed = self.publish_free(attempt, target);
@@ -93,7 +94,7 @@ impl Session {
                 self.withdraw(attempt)?;
                 return judged.map(|()| Placed::Skipped);
             }
-            self.publish_as(attempt, &name)?;
+            self.publish_as(attempt, &name, false)?;
             return Ok(Placed::As(name));
         }
         Err(Trouble::Conflict(format!(
@@ -113,9 +114,9 @@ impl Session {
         Trouble::unless_noted(&self.setup.handle, attempt, before)
     }
 
-    /// Renames the temp to a final name (RFC 959 section 4.1.3).
-    fn publish_as(&mut self, attempt: &Attempt, target: &str) -> Result<(), Trouble> {
-        let renamed = self.rename(&attempt.temp, target);
+    /// Renames the temp to a final name (RFC 959 section 4.1.3); `own`: what stands there is ours.
+    fn publish_as(&mut self, attempt: &Attempt, target: &str, own: bool) -> Result<(), Trouble> {
+        let renamed = self.rename_over(attempt, target, own);
         match &renamed {
             Ok(()) => {
                 attempt.enter(Stage::Published);
@@ -149,7 +150,7 @@ impl Session {
     /// (pure-ftpd makes "x_" of "x "). It is delivered all the same: sent again it would only
     /// come to the same end.
     pub(super) fn look_after(&mut self, target: &str) -> Result<(), Trouble> {
-        if is_risky(target) && self.has_size && self.absent(target)? {
+        if is_risky(target) && !self.quirks().has(Quirk::NoSize) && self.absent(target)? {
             warn!(self.setup.log, "the server has the file under another name";
                 "file" => crate::log::escape(target).into_owned(),
                 "cause" => "it does not take spaces at the ends of a name",
@@ -172,12 +173,16 @@ impl Session {
     }
 
     /// Whether the name is there for sure; without a clear answer it is not.
-    fn stands(&mut self, name: &str) -> bool {
+    pub(super) fn stands(&mut self, name: &str) -> bool {
         let Ok(name) = self.wire(name) else {
             return false;
         };
-        for verb in ["SIZE", "MDTM"] {
-            match self.command(verb, &name, &[Status::File]) {
+        let no_size = self.quirks().has(Quirk::NoSize);
+        for verb in ["SIZE", "MDTM", "MLST"]
+            .into_iter()
+            .skip(usize::from(no_size))
+        {
+            match self.command(verb, &name, &[Status::File, Status::RequestedFileActionOk]) {
                 Ok(_) => return true,
                 Err(Trouble::Refused { code, .. }) if code != 421 => {}
                 Err(_) => {
@@ -192,14 +197,17 @@ impl Session {
 
     /// Whether the name is not there. Asked by SIZE, or by MDTM where there is no SIZE: the
     /// questions that every server answers the same way. RNFR or DELE has been refused before.
-    fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
+    pub(super) fn absent(&mut self, name: &str) -> Result<bool, Trouble> {
         let name = &self.wire(name)?;
-        match self.command("SIZE", name, &[Status::File]) {
-            Err(Trouble::Refused {
-                code: 500 | 502 | 504,
-                ..
-            }) => {}
-            answer => return told_absent(answer),
+        if !self.quirks().has(Quirk::NoSize) {
+            match self.command("SIZE", name, &[Status::File]) {
+                Err(Trouble::Refused {
+                    code: 500 | 502 | 504,
+                    text,
+                    ..
+                }) => self.learn(Quirk::NoSize, &text),
+                answer => return told_absent(answer),
+            }
         }
         told_absent(self.command("MDTM", name, &[Status::File]))
     }
@@ -274,6 +282,7 @@ pub fn resolve(
     for attempt in old.iter().filter(|a| a.stage().remedy() == Remedy::Ask) {
         match asked(ask(session, attempt, fresh)?) {
             Next::PublishFresh => {
+                fresh.may_delete_like(old);
                 // Renamed, so the whole chain is gone for good: the doubt is all in `fresh` now.
                 old.iter()
                     .filter(|a| a.stage().remedy() == Remedy::Ask)

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use slog::info;
 
 use super::publish::take_away;
-use super::{Session, Trouble};
+use super::{Quirk, Session, Trouble};
 use crate::core::journey::{Stage, resume_at};
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -49,8 +49,10 @@ pub fn take_up(
     version: Stamp,
 ) -> Result<u64, Trouble> {
     let mut found = None;
+    let quirks = session.quirks();
+    let can = !quirks.has(Quirk::NoSize) && !quirks.has(Quirk::NoRest);
     for old in old.iter().rev().filter(|a| a.holds_part_of(version)) {
-        if found.is_none() && session.has_size && take_over(session, old, fresh, version)? {
+        if found.is_none() && can && take_over(session, old, fresh, version)? {
             found = Some(old);
         } else {
             leave(session, old)?;

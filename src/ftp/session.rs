@@ -4,20 +4,20 @@
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 use slog::Logger;
-use suppaftp::types::{FileType, Mode, Response};
+use suppaftp::types::Response;
 use suppaftp::{FtpError, Status};
 use zeroize::Zeroizing;
 
 use super::hash::Hashing;
-use super::probe::Features;
+use super::passive::Data;
 use super::stream::{self, Client, Line};
-use super::tls::{self, Security, Versions};
-use super::{Limit, Trouble, dial, transfer};
+use super::tls::{Security, Versions};
+use super::{Limit, Quirks, Trouble, dial, passive};
+use crate::clock;
 use crate::config::{Route, Timers};
 use crate::core::names::Phase;
 use crate::core::timers::Attempts;
@@ -27,6 +27,15 @@ use crate::sys::fence::{Which, Woken};
 
 /// QUIT is a courtesy: its reply is not worth a long wait.
 const QUIT_BOUND: Duration = Duration::from_secs(5);
+
+/// What says that a step is done: 250, or the 200 of servers that do not tell the two apart.
+pub(super) const DONE: &[Status] = &[Status::RequestedFileActionOk, Status::CommandOk];
+/// What says that a folder was made, or tells which one it is.
+pub(super) const MADE: &[Status] = &[
+    Status::PathCreated,
+    Status::RequestedFileActionOk,
+    Status::CommandOk,
+];
 
 /// What every session of a slot needs.
 #[derive(Clone)]
@@ -45,6 +54,10 @@ pub struct Setup {
     pub folder: Folder,
     /// The route's rate limit.
     pub limit: Limit,
+    /// What is known of the destination.
+    pub quirks: Quirks,
+    /// How long a server may still do what an unanswered command said.
+    pub hold: Duration,
     /// What has to stand in it before the server is told.
     pub journal: Journal,
     /// The worker's logger.
@@ -60,22 +73,17 @@ pub struct Session {
     /// The way past it to the control connection.
     pub(super) line: Arc<Line>,
     /// The versions of TLS that it offered.
-    versions: Versions,
+    pub(super) versions: Versions,
     /// The greeting as it came.
     pub(super) greeting: String,
     /// Which TLS the connection has.
     pub(super) agreed: Option<String>,
-    /// Whether the server answers SIZE.
-    pub(super) has_size: bool,
-    /// How it tells a file's hash; none if it cannot, or was not asked yet.
-    pub(super) hash: Option<Hashing>,
-    /// What it can, once it was asked; empty if it does not tell.
-    pub(super) features: Option<Features>,
-    /// Whether EPSV was refused: PASV from then on.
-    pub(super) plain_passive: bool,
-    /// Whether the data connection of the current STOR was begun: what is refused before that is
-    /// the passive command.
-    pub(super) data_begun: Arc<AtomicBool>,
+    /// How the server tells a file's hash, or why it does not; none if it was not asked yet.
+    pub(super) hash: Option<Result<Hashing, String>>,
+    /// Whether the server was told that names are UTF-8, as far as it wants to be.
+    pub(super) spoken_utf8: bool,
+    /// How far the current data connection came.
+    pub(super) data: Arc<Data>,
     /// Whether the connection is gone although the last step's trouble would spare it.
     pub(super) broken: bool,
     /// The remote folder as the server calls it; empty if it does not tell, none if not asked.
@@ -132,6 +140,7 @@ impl Session {
             timers,
             ..
         } = setup;
+        setup.quirks.refresh(clock::mono());
         let server = &route.server;
         let peers = dial::look_up(
             handle,
@@ -173,8 +182,8 @@ impl Session {
         let line = Arc::new(Line::default());
         let client = stream::client(stream, &line, setup)
             .map_err(|e| Trouble::from_ftp(&setup.handle, "making a client", e))?;
-        let data_begun = Arc::new(AtomicBool::new(false));
-        let connector = transfer::data_connector(setup, Arc::clone(&line), Arc::clone(&data_begun));
+        let data = Arc::new(Data::default());
+        let connector = passive::connector(setup, Arc::clone(&line), Arc::clone(&data));
         let client = client.passive_stream_builder(connector);
         Ok(Self {
             setup: setup.clone(),
@@ -183,96 +192,12 @@ impl Session {
             versions,
             greeting: String::new(),
             agreed: None,
-            has_size: true,
             hash: None,
-            features: None,
-            plain_passive: false,
-            data_begun,
+            spoken_utf8: false,
+            data,
             broken: false,
             home: None,
         })
-    }
-
-    /// The greeting, and TLS before it (`ftps://`) or after it (`ftpes://`, RFC 4217 section 4).
-    /// Where TLS is asked for, nothing else is done without it.
-    fn greet(&mut self) -> Result<(), Trouble> {
-        let server = &self.setup.route.server;
-        let security = match &server.tls {
-            Some(tls) => Some((
-                Security::new(tls, &server.host, self.versions)?,
-                tls.implicit,
-            )),
-            None => None,
-        };
-        self.line.read_exactly(matches!(security, Some((_, false))));
-        if let Some((security, true)) = &security {
-            self.secure(security)?;
-        }
-        let bound = self.setup.timers.reply;
-        let greeting = self.await_reply("greeting", Phase::Greeting, bound, &[Status::Ready])?;
-        self.greeting = String::from_utf8_lossy(&greeting.body).into_owned();
-        let Some((security, implicit)) = security else {
-            return Ok(());
-        };
-        if !implicit {
-            self.command("AUTH", "TLS", &[Status::AuthOk])?;
-            self.secure(&security)?;
-        }
-        self.protect(implicit)?;
-        self.line.secure_data(security);
-        Ok(())
-    }
-
-    fn secure(&mut self, security: &Security) -> Result<(), Trouble> {
-        let Setup { handle, timers, .. } = &self.setup;
-        let connection = security.shake_hands(handle, timers.tls, &self.client.get_ref())?;
-        self.agreed = Some(tls::agreed(&connection));
-        self.line.secure(connection);
-        Ok(())
-    }
-
-    /// Data connections are to be TLS, too (RFC 4217 section 9).
-    fn protect(&mut self, implicit: bool) -> Result<(), Trouble> {
-        match self.command("PBSZ", "0", &[Status::CommandOk]) {
-            // PROT tells whether that matters.
-            Ok(_)
-            | Err(Trouble::Refused {
-                code: 500..=599, ..
-            }) => {}
-            Err(trouble) => return Err(trouble),
-        }
-        match self.command("PROT", "P", &[Status::CommandOk]) {
-            // Servers that are TLS from the first byte may know no other data connections.
-            Err(Trouble::Refused {
-                code: 500 | 502, ..
-            }) if implicit => Ok(()),
-            other => other.map(drop),
-        }
-    }
-
-    /// USER and PASS each have the bound of a reply of their own, so suppaftp's `login`, which
-    /// waits for both, is not used.
-    fn log_in(&mut self) -> Result<(), Trouble> {
-        let server = self.setup.route.server.clone();
-        let code = self.command(
-            "USER",
-            &server.user,
-            &[Status::LoggedIn, Status::NeedPassword],
-        )?;
-        if code == Status::NeedPassword {
-            // Past suppaftp, which would leave copies of it in memory.
-            let words = ["PASS ", server.password.reveal(), "\r\n"].concat();
-            self.line.say_instead(Zeroizing::new(words.into_bytes()));
-            self.step("PASS", |client| {
-                client.custom_command("PASS", &[Status::LoggedIn, Status::CommandNotImplemented])
-            })
-            .map_err(|trouble| trouble.without(server.password.reveal()))?;
-        }
-        self.step("TYPE", |client| client.transfer_type(FileType::Binary))?;
-        self.client.set_mode(Mode::ExtendedPassive);
-        // Never trust an address other than the control peer's (RFC 2577 section 3).
-        self.client.set_passive_nat_workaround(true);
-        Ok(())
     }
 
     fn enter_folder(&mut self) -> Result<(), Trouble> {
@@ -306,7 +231,8 @@ impl Session {
 
     /// Goes to a folder.
     pub fn change_folder(&mut self, folder: &str) -> Result<(), Trouble> {
-        self.step("CWD", |client| client.cwd(folder))
+        self.speak_of(folder)?;
+        self.command("CWD", folder, DONE).map(drop)
     }
 
     /// Makes `folder` and its parents. That a folder may exist already is no error; whether it
@@ -321,8 +247,8 @@ impl Session {
             if part == "." {
                 continue;
             }
-            match self.step("MKD", |client| client.mkdir(&path)) {
-                Ok(())
+            match self.command("MKD", &path, MADE) {
+                Ok(_)
                 | Err(Trouble::Refused {
                     code: 500..=599, ..
                 }) => {}

@@ -2,6 +2,7 @@
 //! exactly that path: many expand a leading `~` to somebody's home, some skip leading spaces or
 //! put something else in their place. Where no spelling helps, it is at least noticed.
 
+use super::session::DONE;
 use super::{Session, Trouble};
 
 /// A path that a server may take for another one, whatever its spelling.
@@ -20,13 +21,31 @@ fn spell(path: &str, home: Option<&str>) -> String {
 }
 
 impl Session {
+    /// Before a name that is no ASCII is named for the first time: servers that say in FEAT that
+    /// they know UTF-8 may want to be told that it is meant (RFC 2640 has it without; some want
+    /// it). Whatever they answer, the names are UTF-8.
+    pub(super) fn speak_of(&mut self, name: &str) -> Result<(), Trouble> {
+        if name.is_ascii() || self.spoken_utf8 {
+            return Ok(());
+        }
+        self.spoken_utf8 = true;
+        if self.features()?.is_some_and(|f| f.has("UTF8")) {
+            match self.command("OPTS", "UTF8 ON", DONE) {
+                Ok(_) => {}
+                Err(Trouble::Refused { code, .. }) if code != 421 => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        Ok(())
+    }
+
     /// The path as an argument of a command. Asks for the remote folder's name when it first
     /// needs it.
     pub(super) fn wire(&mut self, path: &str) -> Result<String, Trouble> {
+        self.speak_of(path)?;
         if path.starts_with(' ') && self.home.is_none() {
-            self.home = Some(match self.step("PWD", |client| client.pwd()) {
-                // A doubled quote in the reply (RFC 959 appendix II) may have been read otherwise.
-                Ok(home) if home.starts_with('/') && !home.contains('"') => home,
+            self.home = Some(match self.current_folder() {
+                Ok(home) if home.starts_with('/') && !home.contains('\u{fffd}') => home,
                 Ok(_)
                 | Err(Trouble::Refused {
                     code: 500..=599, ..

@@ -4,7 +4,7 @@
 use std::time::SystemTime;
 
 use super::publish::take_away;
-use super::{Session, Trouble};
+use super::{Quirk, Session, Trouble};
 
 /// Names taken from one listing; the rest is there at the next look, too.
 const NAMES: usize = 100;
@@ -24,11 +24,17 @@ impl Session {
             folder => format!(" {}", self.wire(folder)?),
         };
         // Temp names begin with a dot by default, which NLST alone leaves out.
-        for (verb, line, facts) in [("MLSD", "MLSD", true), ("NLST", "NLST -a", false)] {
+        let ways = [("MLSD", "MLSD", true), ("NLST", "NLST -a", false)];
+        let no_mlsd = self.quirks().has(Quirk::NoMlsd);
+        for (verb, line, facts) in ways.into_iter().skip(usize::from(no_mlsd)) {
             let mut names = Names::new(facts, &fits);
             match self.read_listing(verb, &format!("{line}{wired}"), |bytes| names.take(bytes)) {
                 Ok(()) => return Ok(names.below(folder)),
-                Err(Trouble::Refused { code, .. }) if code != 421 => {}
+                Err(Trouble::Refused { code, text, .. }) if code != 421 => {
+                    if facts && matches!(code, 500 | 502 | 504) {
+                        self.learn(Quirk::NoMlsd, &text);
+                    }
+                }
                 Err(trouble) => return Err(trouble),
             }
         }

@@ -18,6 +18,7 @@ use suppaftp::{DataStream, FtpError, FtpResult, ImplFtpStream, TlsConnector, Tls
 use zeroize::Zeroizing;
 
 use super::active::{self, Offer};
+use super::replies::Replies;
 use super::tls::{self, Security};
 use super::{Setup, Trouble};
 
@@ -31,6 +32,8 @@ const STAGE: &[u8] = b"220 \r\n234 \r\n";
 /// What it reads then in answer to its PBSZ and PROT, which are not sent.
 const PRELUDE: &[u8] = b"200 \r\n200 \r\n";
 const PRELUDE_COMMANDS: u8 = 2;
+/// Bytes of replies read at once.
+const REPLY_CHUNK: usize = 4096;
 
 /// What a session says to its own control stream, past suppaftp.
 #[derive(Default)]
@@ -124,6 +127,8 @@ pub(super) struct Wire {
     prelude: &'static [u8],
     /// Commands that are not sent.
     swallow: u8,
+    /// What came of replies, on the control connection.
+    replies: Replies,
 }
 
 impl Wire {
@@ -134,6 +139,7 @@ impl Wire {
             line: None,
             prelude: &[],
             swallow: 0,
+            replies: Replies::default(),
         }
     }
 
@@ -167,12 +173,26 @@ impl Wire {
         }
     }
 
+    /// What comes, as it comes.
+    fn read_raw(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.adopt();
+        match &mut self.tls {
+            Some(tls) => tls::read(tls, &self.tcp, buffer),
+            None if self.line.as_ref().is_some_and(|l| l.exact.load(SeqCst)) => {
+                let room = buffer.len().min(1);
+                self.tcp.read(&mut buffer[..room])
+            }
+            None => self.tcp.read(buffer),
+        }
+    }
+
     /// Goes on with TLS, if that was agreed meanwhile.
     fn adopt(&mut self) {
         if let Some(line) = &self.line
             && let Some(connection) = Line::lock(&line.secured).take()
         {
             self.tls = Some(Box::new(connection));
+            self.replies = Replies::default();
         }
     }
 }
@@ -188,14 +208,24 @@ impl Read for Wire {
                 return heard.read(buffer);
             }
         }
-        self.adopt();
-        match &mut self.tls {
-            Some(tls) => tls::read(tls, &self.tcp, buffer),
-            None if self.line.as_ref().is_some_and(|l| l.exact.load(SeqCst)) => {
-                let room = buffer.len().min(1);
-                self.tcp.read(&mut buffer[..room])
+        if self.line.is_none() {
+            return self.read_raw(buffer);
+        }
+        loop {
+            let count = self.replies.read(buffer);
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
             }
-            None => self.tcp.read(buffer),
+            // As much as was asked for: before TLS begins nothing is read ahead.
+            let mut raw = [0; REPLY_CHUNK];
+            let room = buffer.len().min(raw.len());
+            match self.read_raw(&mut raw[..room])? {
+                0 => {
+                    self.replies.end();
+                    return Ok(self.replies.read(buffer));
+                }
+                count => self.replies.take(&raw[..count]),
+            }
         }
     }
 }
@@ -342,6 +372,7 @@ pub(super) fn client(control: TcpStream, line: &Arc<Line>, setup: &Setup) -> Ftp
             line: Some(Arc::clone(line)),
             prelude: PRELUDE,
             swallow: PRELUDE_COMMANDS,
+            replies: Replies::default(),
         })),
         line: Arc::clone(line),
         setup: setup.clone(),

@@ -4,31 +4,25 @@
 //! the server said 226 (or 250), and SIZE agreed where it was asked.
 
 use std::fs::File;
-use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::Duration;
 
 use rustix::event::PollFlags;
 use slog::info;
-use suppaftp::types::Mode;
-use suppaftp::{FtpError, FtpResult};
+use suppaftp::FtpError;
 
 use super::pace::Pace;
 use super::publish::take_away;
 use super::pump::{close_tls, drain, pump};
 use super::resume::from_the_start;
-use super::session::Setup;
-use super::stream::{self, Line};
+use super::stream;
 use super::verify::{Compare, verify};
-use super::{Session, Trouble, active, dial};
+use super::{Quirk, Session, Trouble};
 use crate::clock;
 use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
-use crate::core::timers::Attempts;
 use crate::failpoint;
 use crate::pulse::Attempt;
 use crate::spool::Stamp;
@@ -108,12 +102,15 @@ pub(super) fn put_whole(
 fn begin(session: &mut Session, attempt: &Attempt, from: u64) -> Result<(Stream, u64), Trouble> {
     match store(session, attempt, from) {
         Err(trouble @ Trouble::Refused { code, .. })
-            if from > 0
-                && session.data_begun.load(SeqCst)
-                && !matches!(code, 421 | 425 | 426 | 452 | 552) =>
+            if from > 0 && session.data.begun() && !matches!(code, 421 | 425 | 426 | 452 | 552) =>
         {
             from_the_start(session, attempt, &trouble.to_string())?;
-            store(session, attempt, 0).map(|stream| (stream, 0))
+            let stream = store(session, attempt, 0)?;
+            if matches!(code, 500 | 502 | 504) {
+                // STOR alone it knows.
+                session.learn(Quirk::NoRest, &trouble.to_string());
+            }
+            Ok((stream, 0))
         }
         Err(trouble @ Trouble::Timeout(_)) if from > 0 => {
             // vsftpd locks what it writes: a stopped old session would make each next STOR wait.
@@ -147,24 +144,13 @@ fn store(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, 
 }
 
 fn store_once(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Trouble> {
-    match put(session, attempt, from) {
-        Err(Trouble::Refused {
-            code: 500..=599, ..
-        }) if !session.data_begun.load(SeqCst) && !session.plain_passive => {
-            // EPSV was refused (RFC 2428 section 3): this server gets PASV from now on.
-            session.plain_passive = true;
-            session.client.set_mode(Mode::Passive);
-            put(session, attempt, from)
-        }
-        other => other,
-    }
+    session.by_passive(|session| put(session, attempt, from))
 }
 
 fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Trouble> {
     let handle = Arc::clone(&session.setup.handle);
     let (name, stage) = attempt.storing();
     let name = session.wire(&name)?;
-    session.data_begun.store(false, SeqCst);
     session.offer()?;
     // A part of the file may stand there already, whatever becomes of this STOR.
     let before = attempt.stage();
@@ -179,7 +165,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
         .resume_transfer(position)
         .and_then(|()| session.client.put_with_stream(name));
     handle.ack();
-    let begun = session.data_begun.load(SeqCst);
+    let begun = session.data.begun();
     let result = result.map_err(|error| {
         session.line.withdraw();
         let verb = if begun { "STOR" } else { "EPSV/PASV" };
@@ -210,38 +196,6 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
         trouble
     });
     result.and_then(|stream| Trouble::unless_stopped(&handle, stream))
-}
-
-/// What runs inside suppaftp between EPSV/PASV and STOR.
-pub(super) fn data_connector(
-    setup: &Setup,
-    line: Arc<Line>,
-    begun: Arc<AtomicBool>,
-) -> impl Fn(SocketAddr) -> FtpResult<TcpStream> + Send + Sync + 'static {
-    let setup = setup.clone();
-    let attempts = Attempts {
-        count: setup.timers.data_connect_attempts,
-        timeout: setup.timers.data_connect,
-        interval: setup.timers.data_connect_interval,
-    };
-    move |peer| {
-        begun.store(true, SeqCst);
-        if line.expects() {
-            return active::stand_in().map_err(FtpError::ConnectionError);
-        }
-        let handle = &setup.handle;
-        let stream = dial::connect(
-            handle,
-            &setup.log,
-            Which::Data,
-            &[peer],
-            attempts,
-            setup.detection,
-        )
-        .map_err(|trouble| FtpError::ConnectionError(io::Error::other(trouble)))?;
-        handle.begin(Phase::Reply, Some(setup.timers.reply));
-        Ok(stream)
-    }
 }
 
 /// Moves the bytes and waits for the completion reply. On an error the data connection is reset:

@@ -3,10 +3,8 @@
 
 use std::fs::File;
 
-use slog::warn;
-
 use super::conflict::Found;
-use super::{Session, Trouble, hash};
+use super::{Quirk, Session, Trouble, hash};
 use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::pulse::Attempt;
@@ -52,7 +50,7 @@ pub(super) fn verify(
 /// put together from parts is always asked about.
 fn size(session: &mut Session, temp: &str, sent: u64, resumed: bool) -> Result<(), Trouble> {
     let asked = session.setup.route.verify != Verify::None || resumed;
-    if !asked || !session.has_size {
+    if !asked || session.quirks().has(Quirk::NoSize) {
         return Ok(());
     }
     let name = session.wire(temp)?;
@@ -67,9 +65,7 @@ fn size(session: &mut Session, temp: &str, sent: u64, resumed: bool) -> Result<(
             text,
             ..
         }) => {
-            session.has_size = false;
-            warn!(session.setup.log, "the server has no SIZE"; "error" => text,
-                "next" => "the 226 and the number of bytes sent are all there is to believe");
+            session.learn(Quirk::NoSize, &text);
             Ok(())
         }
         Err(trouble) => Err(trouble),

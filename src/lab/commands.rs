@@ -91,8 +91,13 @@ impl Session {
 
     /// Lets a fault of this command's step strike.
     fn before_reply(&mut self, verb: &str, path: Option<&VPath>) -> Flow<Turn> {
-        // A PASV that follows a refused EPSV belongs to the same occasion.
-        let carried = verb == "PASV" && self.wrong_pasv;
+        // A PASV that follows a refused EPSV, or a port that is not to be had, belongs to the same
+        // occasion.
+        let blocked = self
+            .passive
+            .as_ref()
+            .is_some_and(|passive| passive.strike.is_some());
+        let carried = verb == "PASV" && (self.wrong_pasv || blocked);
         let Some(step) = Step::of(verb).filter(|_| !carried) else {
             return Ok(Turn::On(None));
         };

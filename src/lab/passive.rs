@@ -35,6 +35,8 @@ pub(super) struct Passive {
     number: u16,
     /// When a closed or stuffed port opens.
     pub term: Option<Term>,
+    /// The fault that keeps it shut, where that is none of the server's ways.
+    pub strike: Option<Strike>,
 }
 
 impl Passive {
@@ -45,6 +47,7 @@ impl Passive {
             port: Port::Open(listener),
             number,
             term: None,
+            strike: None,
         })
     }
 
@@ -56,6 +59,7 @@ impl Passive {
             port: Port::Closed(socket),
             number,
             term: Some(term),
+            strike: None,
         })
     }
 
@@ -73,6 +77,7 @@ impl Passive {
             port,
             number: addr.port(),
             term: Some(term),
+            strike: None,
         })
     }
 
@@ -100,6 +105,7 @@ impl Passive {
             port,
             number: self.number,
             term: None,
+            strike: None,
         })
     }
 
@@ -165,9 +171,26 @@ impl Session {
             }
             _ => {}
         }
-        let dead = self.shared.character.has(&Quirk::DeadEpsv);
-        let strike = strike.or_else(|| dead.then(Strike::refused_for_ever));
-        match self.open_passive(ip, strike) {
+        let shut = [
+            (Quirk::DeadEpsv, Kind::DataRefused),
+            (Quirk::DeafEpsv, Kind::DataNotAccepted),
+        ];
+        let shut = shut
+            .iter()
+            .find(|(quirk, _)| self.shared.character.has(quirk));
+        if let Some((_, kind)) = shut.filter(|_| strike.is_none()) {
+            let port = self.open_passive(ip, Some(Strike::for_ever(*kind)));
+            if let Some(passive) = &mut self.passive {
+                passive.strike = None;
+            }
+            return self.epsv_port(port);
+        }
+        let port = self.open_passive(ip, strike);
+        self.epsv_port(port)
+    }
+
+    fn epsv_port(&mut self, port: Option<u16>) -> Flow {
+        match port {
             Some(port) => self.reply(229, &format!("Entering Extended Passive Mode (|||{port}|)")),
             None => self.reply(425, "No data port could be opened."),
         }
@@ -182,7 +205,9 @@ impl Session {
         let kind = strike.as_ref().map(|strike| strike.kind);
         let foreign = self.shared.character.has(&Quirk::ForeignPasv);
         let foreign = foreign || carried || kind == Some(Kind::WrongPasv);
-        let Some(port) = self.open_passive(ip, strike) else {
+        // The port that was not to be had is not to be had by another name either.
+        let blocked = self.passive.take().and_then(|passive| passive.strike);
+        let Some(port) = self.open_passive(ip, strike.or(blocked)) else {
             return self.reply(425, "No data port could be opened.");
         };
         let host = if foreign { "192,0,2,1" } else { "127,0,0,1" };
@@ -199,18 +224,23 @@ impl Session {
         self.passive = None;
         self.active = None;
         let small = self.shared.armed.any_stop_reading();
-        let opened = match strike {
+        let opened = match &strike {
             Some(Strike {
                 kind: Kind::DataRefused,
                 term,
-            }) => Passive::closed(ip, term),
+            }) => Passive::closed(ip, term.clone()),
             Some(Strike {
                 kind: Kind::DataNotAccepted,
                 term,
-            }) => Passive::stuffed(ip, term),
+            }) => Passive::stuffed(ip, term.clone()),
             _ => Passive::open(ip, small),
         };
-        self.passive = opened.ok();
+        let shuts =
+            |strike: &Strike| matches!(strike.kind, Kind::DataRefused | Kind::DataNotAccepted);
+        self.passive = opened.ok().map(|passive| Passive {
+            strike: strike.filter(shuts),
+            ..passive
+        });
         self.passive.as_ref().map(Passive::number)
     }
 }

@@ -9,6 +9,8 @@ pub enum Quirk {
     Refuses(&'static str, u16),
     /// EPSV names a port where nothing listens, as behind a NAT that does not know it; PASV works.
     DeadEpsv,
+    /// The same where a firewall drops what is meant for that port: a connect gets no answer.
+    DeafEpsv,
     /// PASV names a foreign address (192.0.2.1), with the port that the server really listens on.
     ForeignPasv,
     /// RNTO over a file that is there is refused with this code.
@@ -25,6 +27,12 @@ pub enum Quirk {
     LongGreeting,
     /// The greeting is Latin-1, which is no UTF-8.
     Latin1Greeting,
+    /// Every reply is.
+    Latin1,
+    /// Before the greeting comes a 120.
+    NotReady,
+    /// The 226 comes when the data connection stands, before the file does.
+    EarlyFinal,
     /// USER logs in (230), PASS is not asked for.
     NoPassword,
     /// SIZE is refused (550) while the type is ASCII, which it is at the start.
@@ -79,10 +87,16 @@ impl Character {
     pub(super) fn reply(&self, code: u16, lines: &[Vec<u8>]) -> Vec<u8> {
         let code = self.code(code);
         let mut lines = lines.to_vec();
-        if self.has(&Quirk::BareCodes) {
+        // What is asked for stands in these.
+        let answers = matches!(code, 211 | 213 | 227 | 229 | 257);
+        if self.has(&Quirk::BareCodes) && !answers {
             lines = vec![Vec::new()];
         }
-        let last = lines.pop().unwrap_or_default();
+        let mut last = lines.pop().unwrap_or_default();
+        if self.has(&Quirk::Latin1) && !answers | matches!(code, 227 | 229) {
+            // "d'accord, \xe9tendu"
+            last.splice(..0, *b"\xe9tendu: ");
+        }
         if self.has(&Quirk::OddLines) {
             if lines.is_empty() {
                 lines.push(b"There is more to say.".to_vec());

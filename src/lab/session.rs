@@ -14,6 +14,7 @@ use super::events::Event;
 use super::fault::{Kind, Until};
 use super::passive::Passive;
 use super::paths::VPath;
+use super::quirk::Quirk;
 use super::reply::Spoil;
 use super::server::Shared;
 use super::step::Step;
@@ -51,10 +52,10 @@ pub(super) struct Strike {
 }
 
 impl Strike {
-    /// A data port that stays closed.
-    pub(super) fn refused_for_ever() -> Self {
+    /// One that does not end.
+    pub(super) fn for_ever(kind: Kind) -> Self {
         Self {
-            kind: Kind::DataRefused,
+            kind,
             term: Term::Forever,
         }
     }
@@ -170,7 +171,12 @@ impl Session {
                 self.reply(421, "Too many sessions, try again later.")?;
                 Err(End::Quit)
             }
-            Turn::On(None) => self.reply_lines(220, &self.shared.character.greeting()),
+            Turn::On(None) => {
+                if self.shared.character.has(&Quirk::NotReady) {
+                    self.reply(120, "Ready in a moment.")?;
+                }
+                self.reply_lines(220, &self.shared.character.greeting())
+            }
         }
     }
 

@@ -132,6 +132,9 @@ impl Session {
         let Some(data) = opened else {
             return Ok(());
         };
+        if self.shared.character.has(&Quirk::EarlyFinal) {
+            self.reply(226, "It will be well.")?;
+        }
         self.receive(Transfer::new(Way::Up, data, file, name, faults))
     }
 
@@ -323,7 +326,9 @@ impl Session {
 
     /// The final reply of a file.
     pub(super) fn transferred(&mut self, code: u16, text: &str) -> Flow {
-        self.reply(code, text)?;
+        if !(code == 226 && self.shared.character.has(&Quirk::EarlyFinal)) {
+            self.reply(code, text)?;
+        }
         if self.shared.character.has(&Quirk::OneFile) {
             return self.refuse(421);
         }

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use super::claims::{Claim, Claims};
 use super::folder::Folder;
 use super::{Stop, WorkerHandle};
+use crate::clock::{self, Mono};
 use crate::core::journey::Stage;
 use crate::failpoint;
 use crate::spool::Stamp;
@@ -22,6 +24,8 @@ pub struct Attempt {
     stage: AtomicU8,
     /// Its RNTO was refused, and its temp was seen to stand still.
     refused: AtomicBool,
+    /// When it sent a DELE of the final name that was not answered.
+    deleting: Mutex<Option<Mono>>,
     sent: OnceLock<Stamp>,
     /// Where in the file it began, and how many attempts in a row had begun no later.
     began_at: AtomicU64,
@@ -58,6 +62,7 @@ impl Attempt {
             temp,
             stage: AtomicU8::new(Stage::Opened as u8),
             refused: AtomicBool::new(false),
+            deleting: Mutex::new(None),
             sent: OnceLock::new(),
             began_at: AtomicU64::new(0),
             in_vain: AtomicU64::new(0),
@@ -144,6 +149,8 @@ impl Attempt {
             attempt.aim = Mutex::new(Some(aim));
         }
         attempt.stage.store(known.stage as u8, SeqCst);
+        // Its worker may have sent one: nobody knows.
+        attempt.note_deleting(Some(clock::mono()));
         if let Some(stamp) = known.sent {
             attempt.note_source(stamp);
         }
@@ -314,6 +321,23 @@ impl Attempt {
     pub fn begin_anew(&self) {
         self.began_at.store(0, SeqCst);
         self.in_vain.store(0, SeqCst);
+    }
+
+    /// A DELE of the final name is sent now, or was answered.
+    pub fn note_deleting(&self, since: Option<Mono>) {
+        *self.deleting.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// Whether a server may still execute its DELE, which is given so long for it.
+    pub fn may_delete_late(&self, now: Mono, hold: Duration) -> bool {
+        let since = self.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| now < since + hold)
+    }
+
+    /// It goes on where these ended.
+    pub fn may_delete_like(&self, old: &[Arc<Self>]) {
+        let of = |a: &Arc<Self>| *a.deleting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.note_deleting(old.iter().filter_map(of).max());
     }
 
     /// The path below the spool of the file that it is about.

@@ -12,7 +12,7 @@ use crate::config::{Route, Timers};
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::failpoint;
-use crate::ftp::{self, Landed, Placed, Resolved, Session, Settled, Setup, Trouble};
+use crate::ftp::{self, Landed, Placed, Quirks, Resolved, Session, Settled, Setup, Trouble};
 use crate::pulse::{Attempt, Point, Stop};
 use crate::spool::{self, SourceError, Stamp};
 
@@ -25,6 +25,8 @@ pub struct Job {
     pub epoch: u64,
     /// The settings it is done under, whatever they become meanwhile.
     pub terms: Arc<Terms>,
+    /// What is known of the destination.
+    pub quirks: Quirks,
     /// What to do.
     pub work: Work,
 }
@@ -38,6 +40,8 @@ pub struct Terms {
     pub timers: Timers,
     /// How long the detection of a dead path may take.
     pub detection: Duration,
+    /// How long a server may still do what an unanswered command said.
+    pub hold: Duration,
 }
 
 /// The kinds of jobs.

@@ -90,7 +90,7 @@ impl Worker {
         while !self.setup.handle.fence.ended() {
             match self.take.try_recv() {
                 Ok(job) => {
-                    self.renew(&job.terms);
+                    self.renew(&job);
                     let report = job::run(&self.setup, self.slot, &mut self.session, job);
                     self.setup.handle.begin(Phase::Idle, None);
                     self.idle_since = clock::mono();
@@ -111,17 +111,20 @@ impl Worker {
     }
 
     /// Takes on the settings of a job; a session of other settings has to go before.
-    fn renew(&mut self, terms: &Terms) {
+    fn renew(&mut self, Job { terms, quirks, .. }: &Job) {
         let setup = &mut self.setup;
+        setup.quirks = quirks.clone();
         if setup.route == terms.route
             && setup.timers == terms.timers
             && setup.detection == terms.detection
+            && setup.hold == terms.hold
         {
             return;
         }
         setup.route = Arc::clone(&terms.route);
         setup.timers = terms.timers.clone();
         setup.detection = terms.detection;
+        setup.hold = terms.hold;
         if let Some(session) = self.session.take() {
             debug!(self.setup.log, "session ended"; "by" => "another setting",
                 "next" => "the file gets a new one");

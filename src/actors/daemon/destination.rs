@@ -16,6 +16,7 @@ use crate::config::Secret;
 use crate::core::claim::Claim;
 use crate::core::names::Cause;
 use crate::core::seats::{NoSession, Seats, Usage, Verdict, says_full};
+use crate::ftp::Quirks;
 use crate::log::escape;
 use crate::token;
 use crate::worker::{Failure, Work};
@@ -30,6 +31,8 @@ pub struct Destination {
     /// Where one route has the wrong password, only that one is to wait for it.
     password: Secret,
     pub seats: Seats,
+    /// What its server was found to be like.
+    pub quirks: Quirks,
     /// The last reason for which no session came to be.
     pub no_session: String,
     /// Incidents whose pairs the quarantine holds: the server may count them as sessions.
@@ -85,6 +88,7 @@ impl DaemonActor {
     fn new_destination(&mut self, (key, password): (String, Secret), slots: usize) -> usize {
         let new = Destination {
             seats: Seats::new(slots),
+            quirks: Quirks::default(),
             key,
             password,
             no_session: String::new(),
@@ -250,7 +254,7 @@ impl DaemonActor {
         let opens = self.slots[index].opens.take();
         let destination = &mut self.destinations[at];
         let no_session = NoSession {
-            login_refused: failure.code == Some(530) && !says_full(&failure.error),
+            login_refused: matches!(failure.code, Some(332 | 530)) && !says_full(&failure.error),
             era: opens.unwrap_or(destination.seats.era()),
             usage,
         };

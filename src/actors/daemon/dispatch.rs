@@ -178,17 +178,18 @@ impl DaemonActor {
         self.job += 1;
         let slot = &mut self.slots[index];
         let terms = Arc::clone(&self.routes[slot.route].terms);
+        let at = self.routes[slot.route].destination;
         let job = Job {
             id: self.job,
             epoch: slot.epoch,
             terms: Arc::clone(&terms),
+            quirks: self.destinations[at].quirks.clone(),
             work,
         };
         let given = slot.addr.try_send(Give(job)).is_ok();
         if given {
             slot.overdue = None;
             slot.terms = terms;
-            let at = self.routes[slot.route].destination;
             slot.opens = (!slot.has_session()).then(|| self.destinations[at].seats.era());
             slot.job = Some(Running { id: self.job, kind });
         }

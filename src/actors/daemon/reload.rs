@@ -83,6 +83,7 @@ pub fn terms(config: &Config, route: &Arc<Route>) -> Arc<Terms> {
         route: Arc::clone(route),
         timers: config.timers.clone(),
         detection: config.heartbeat.policy().detection(),
+        hold: config.quarantine.hold,
     })
 }
 
@@ -101,7 +102,8 @@ impl DaemonActor {
             applied,
             needs_restart,
         } = plan;
-        let timers = config.timers != self.config.timers;
+        let timers = config.timers != self.config.timers
+            || config.quarantine.hold != self.config.quarantine.hold;
         self.config = Arc::new(config);
         self.vouchers = if self.config.heartbeat.vouchers {
             Vouchers::all()

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::Verify;
 use crate::core::journey::Stage;
 use crate::core::names::Phase;
-use crate::ftp::{self, Features, Session, Setup, Trouble};
+use crate::ftp::{self, Features, Quirk, Session, Setup, Trouble};
 use crate::log::{escape, escape_reply};
 use crate::pulse::Attempt;
 use crate::spool::journal::{Journal, Key};
@@ -146,7 +146,7 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
             tell.fine("listing", format!("{entries} entr{ies}{place}, by {by}"));
             match passive {
                 "EPSV" => tell.fine("data", "EPSV works".into()),
-                _ => tell.fine("data", "EPSV is refused, PASV works".into()),
+                _ => tell.fine("data", "PASV works, EPSV does not".into()),
             }
         }
         Err(
@@ -167,7 +167,21 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
         let has_mdtm = features.as_ref().is_none_or(|f| f.has("MDTM"));
         try_canary(tell, session, missing.is_some(), has_mdtm)?;
     }
+    let name = format!("ftpulse-check-{}", token::new());
+    session.try_ways(&name).map_err(named("ways"))?;
+    ways(tell, session);
     Ok(())
+}
+
+/// In what the server is not as most are; the service finds the same out when it needs it.
+fn ways(tell: &Teller<'_>, session: &Session) {
+    let found = session.quirks().found();
+    if found.is_empty() {
+        tell.fine("ways", "no quirk was found".into());
+    }
+    for (way, then) in found.into_iter().map(Quirk::shown) {
+        tell.note("ways", format!("{way}: {then}"));
+    }
 }
 
 fn not_there(folder: &str, text: &str, then: &str) -> String {

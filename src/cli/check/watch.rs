@@ -16,7 +16,7 @@ use super::examine;
 use crate::clock::{self, Mono};
 use crate::config::Config;
 use crate::core::timers;
-use crate::ftp::{Limit, Setup, Trouble};
+use crate::ftp::{Limit, Quirks, Setup, Trouble};
 use crate::pulse::{Folder, LookUps, WorkerHandle};
 use crate::spool::journal::Journal;
 use crate::sys::fence::Pair;
@@ -97,6 +97,8 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
         look_ups: LookUps::default(),
         folder: Folder::default(),
         limit: Limit::default(),
+        quirks: Quirks::default(),
+        hold: config.quarantine.hold,
         journal: Journal::none(),
         log: Logger::root(Discard, o!()),
     })
