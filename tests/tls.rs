@@ -18,6 +18,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use ftpulse::config::{self, Loaded, Sources};
+use rustix::process::Signal;
 use serde_json::Value;
 use support::certificates::{Authority, Secured, Shown};
 use support::servers::{Opts, Server};
@@ -414,6 +415,21 @@ fn a_certificate_that_is_not_for_this_server_is_refused_and_the_way_out_said() {
         let settings = self::settings(&server).without("routes.main.ca_file");
         assert_refused(&server, &settings.start(), &words);
     }
+}
+
+#[test]
+fn a_reload_sees_that_the_ca_file_has_another_content() {
+    let server = Server::proftpd(secured(|_| {}));
+    let dir = support::temp_dir();
+    let ca = Authority::new().write(dir.path());
+    let settings = settings(&server).key("routes.main.ca_file", ca.display());
+    let service = settings.start();
+    assert_refused(&server, &service, &["UnknownIssuer"]);
+    fs::copy(server.authority().unwrap(), &ca).unwrap();
+    service.signal(Signal::HUP);
+    service.wait_delivered("file");
+    let changed = service.wait_log("route changed", |_| true);
+    assert_eq!(changed["route"], "main");
 }
 
 #[test]
