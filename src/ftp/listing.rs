@@ -19,6 +19,8 @@ pub enum Kind {
     File,
     /// A folder, other than the listed one and its parent.
     Folder,
+    /// A link, a device: nothing that is taken.
+    Other,
 }
 
 /// One entry of a listing.
@@ -138,8 +140,9 @@ pub(super) fn parse_facts(line: &[u8]) -> Option<Entry> {
                 entry.kind = match &*value.to_ascii_lowercase() {
                     "file" => Kind::File,
                     "dir" => Kind::Folder,
-                    // The folder itself, its parent, links, devices.
-                    _ => return None,
+                    // The folder itself and its parent.
+                    "cdir" | "pdir" => return None,
+                    _ => Kind::Other,
                 }
             }
             "size" => entry.size = Some(value.parse().ok()?),
@@ -162,7 +165,7 @@ fn parse_list(line: &[u8]) -> Option<Entry> {
         true if matches!(file.name(), "." | "..") => return None,
         true => Kind::Folder,
         false if file.is_file() => Kind::File,
-        false => return None,
+        false => Kind::Other,
     };
     let name = match text {
         Cow::Borrowed(text) if spaced => with_its_spaces(text, file.name()).as_bytes().to_vec(),
@@ -227,7 +230,10 @@ mod tests {
             ),
             ("type=cdir;modify=20240229120000; .", None),
             ("type=pdir; ..", None),
-            ("type=OS.unix=slink:/etc/passwd; l", None),
+            (
+                "type=OS.unix=slink:/etc/passwd; l",
+                Some(entry("l", Kind::Other, None, None)),
+            ),
             ("type=file;size=many; x", None),
             ("total 5", None),
         ] {
@@ -258,12 +264,13 @@ mod tests {
         );
         for none in [
             &b"total 8"[..],
-            b"lrwxrwxrwx 1 0 0 7 Nov  5  2018 l -> /etc/passwd",
             b"drwxr-xr-x 2 0 0 0 Nov  5  2018 ..",
             b"crw-rw-rw- 1 0 0 1, 3 Nov  5  2018 null",
         ] {
             assert_eq!(of(none), None);
         }
+        let link = of(b"lrwxrwxrwx 1 0 0 7 Nov  5  2018 l -> /etc/passwd");
+        assert_eq!(link, Some((b"l".to_vec(), Kind::Other, Some(7), false)));
         let foreign = b"-rw-r--r-- 1 0 0 7 Nov  5  2018 \xe9t\xe9";
         assert_eq!(of(foreign), file(foreign, 7));
     }

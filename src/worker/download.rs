@@ -27,8 +27,10 @@ use crate::spool::journal::{Change, Key};
 /// A file to download.
 #[derive(Debug, Clone)]
 pub struct Download {
-    /// Path below the remote folder, and of the final name below the local one.
+    /// Path below the remote folder.
     pub path: Arc<str>,
+    /// The final name, below the local folder.
+    pub target: Arc<str>,
     /// The remote version that was found settled.
     pub version: Stamp,
     /// The attempt to make.
@@ -61,7 +63,7 @@ pub(super) fn run(
     began: Mono,
 ) -> Result<JobResult, Trouble> {
     let (version, bytes, name) = match download.got {
-        Some(version) => (version, 0, Some(download.path.to_string())),
+        Some(version) => (version, 0, Some(download.target.to_string())),
         None => {
             let here = match take(setup, session, download) {
                 Ok(here) => here,
@@ -102,7 +104,7 @@ fn note(setup: &Setup, download: &Download, (version, _, name): &Here) -> Result
         },
         sent: *version,
         at: clock::unix(),
-        name: name.clone().filter(|name| **name != *download.path),
+        name: name.clone().filter(|name| **name != *download.target),
     };
     let written = setup.handle.write(&setup.journal, change)?;
     written.map_err(|_| Trouble::Unwritten)
@@ -156,7 +158,7 @@ fn take(
     let place = Place {
         setup,
         inbox: inbox.map_err(unusable)?,
-        path: &download.path,
+        path: &download.target,
     };
     let wanted = place.inbox.stamp(download.version);
     let mut part = None;
@@ -166,13 +168,13 @@ fn take(
         }
     }
     let size = wanted.size;
-    if let Some(theirs) = place.size_of(&download.path)?
+    if let Some(theirs) = place.size_of(&download.target)?
         && matches!(
             setup.route.publishing.on_conflict,
             OnConflict::Skip | OnConflict::Fail
         )
     {
-        judge(&setup.route, &download.path, size, theirs)?;
+        judge(&setup.route, &download.target, size, theirs)?;
         return Ok((download.version, 0, None));
     }
     let held = place.hold()?;

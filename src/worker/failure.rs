@@ -16,6 +16,8 @@ pub struct Failure {
     pub connected: bool,
     /// Whether a login was taken in this job or before it: what is refused then is no login.
     pub logged_in: bool,
+    /// Whether another try would come to the same end.
+    pub lasting: bool,
     /// In which phase.
     pub phase: Phase,
     /// The whole story, for the log.
@@ -102,8 +104,20 @@ fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
             ..
         }
     );
+    let lasting = matches!(
+        trouble,
+        Trouble::Vanished
+            | Trouble::Source(_)
+            | Trouble::NoHash(_)
+            | Trouble::Conflict(_)
+            | Trouble::Refused {
+                code: 500..=599,
+                ..
+            }
+    );
     Failure {
         kind,
+        lasting,
         code: trouble.code(),
         connected,
         logged_in: connected || entering,

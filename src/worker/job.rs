@@ -1,11 +1,14 @@
 //! One job of a worker: an upload with its doubts resolved first, a download, or the sweep of old
 //! temp names.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use slog::{debug, info};
 
+use super::ask::{Answer, Ask};
 use super::download::{Download, Got};
 use super::failure::{Failure, failed};
 use super::lock::{Retries, hold};
@@ -57,6 +60,8 @@ pub enum Work {
     Poll(Poll),
     /// Download a file.
     Download(Download),
+    /// Ask something about the server.
+    Ask(Ask),
     /// Take old temp names away.
     Sweep(Sweep),
     /// Look for old temp files.
@@ -68,14 +73,31 @@ pub enum Work {
 /// A file to deliver.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    /// Path below the spool, and of the final name below the remote folder.
+    /// Path below the spool.
     pub path: Arc<str>,
+    /// The final name, below the remote folder.
+    pub target: Arc<str>,
+    /// The source itself, where it has no name.
+    pub nameless: Option<Arc<File>>,
     /// The version that the collector found settled.
     pub settled: Stamp,
     /// The attempt to make; its token is noted before the job is given.
     pub attempt: Arc<Attempt>,
     /// Earlier attempts without a clear result, oldest first.
     pub doubts: Vec<Arc<Attempt>>,
+}
+
+impl Upload {
+    /// Opens the source, whichever version it is.
+    pub(super) fn open(&self, setup: &Setup) -> std::result::Result<(File, Stamp), SourceError> {
+        let Some(file) = &self.nameless else {
+            return spool::open_source(&setup.route.spool, &self.path);
+        };
+        // Opened anew: a duplicate would share its position.
+        let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let stamp = spool::stamp_of(&file)?;
+        Ok((file, stamp))
+    }
 }
 
 /// What became of a job.
@@ -121,6 +143,8 @@ pub enum Result {
     Polled(Box<Polled>),
     /// The file is here.
     Got(Box<Got>),
+    /// The question is answered.
+    Answered(Answer),
     /// The session is given up.
     Parted,
     /// It failed.
@@ -177,6 +201,7 @@ fn run_work(
         }
         Work::Poll(poll) => poll.run(setup, session),
         Work::Download(download) => super::download::run(setup, session, &download, began),
+        Work::Ask(ask) => ask.run(setup, ensure(setup, session)?),
         Work::Sweep(sweep) => sweep.run(ensure(setup, session)?),
         Work::Look(look) => look.run(setup, ensure(setup, session)?),
         Work::Part => {
@@ -236,7 +261,7 @@ fn publish(
     session: &mut Option<Session>,
     upload: &Upload,
 ) -> std::result::Result<End, Trouble> {
-    let target: &str = &upload.path;
+    let target: &str = &upload.target;
     if let Some(done) = ftp::published(&upload.doubts) {
         // Its 250 was read after all: nothing is asked of the server.
         return Ok(End::Delivered(ftp::landed(done, target), 0));
@@ -306,11 +331,11 @@ fn publish(
 pub(super) fn open_source(
     setup: &Setup,
     upload: &Upload,
-) -> std::result::Result<(std::fs::File, Stamp), Trouble> {
+) -> std::result::Result<(File, Stamp), Trouble> {
     let handle = &setup.handle;
     handle.begin(Phase::LocalFile, None);
     handle.pass(Point::Source);
-    let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
+    let opened = upload.open(setup).map_err(source_trouble);
     handle.check()?;
     let (file, _) = opened?;
     let retries = Retries {
@@ -335,7 +360,10 @@ pub(super) fn open_source(
 /// Whether the version that was sent is still the one that stands in the spool.
 fn still_there(setup: &Setup, upload: &Upload, sent: Stamp) -> std::result::Result<(), Trouble> {
     setup.handle.begin(Phase::LocalFile, None);
-    let now = spool::stamp_at(&setup.route.spool, &upload.path);
+    let now = match &upload.nameless {
+        Some(file) => spool::stamp_of(file).map(Some),
+        None => spool::stamp_at(&setup.route.spool, &upload.path),
+    };
     setup.handle.check()?;
     match now {
         Ok(Some(now)) if now == sent => Ok(()),

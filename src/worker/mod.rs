@@ -2,6 +2,7 @@
 //! block. It takes jobs from its mailbox, answers Pings at its safe points, and reports; it
 //! decides nothing about journal or source, and after its fence it can change nothing any more.
 
+mod ask;
 mod direct;
 mod download;
 mod failure;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use slog::{debug, o, warn};
 
+pub use ask::{Answer, Ask};
 pub use download::{Download, Got};
 pub use failure::{Failure, FailureKind};
 pub use job::{Job, Report, Result as JobResult, Terms, Upload, Work};

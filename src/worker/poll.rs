@@ -279,7 +279,7 @@ impl Pass<'_> {
                     exact: entry.exact,
                 });
             }
-            Kind::File => {}
+            Kind::File | Kind::Other => {}
         }
     }
 }

@@ -114,6 +114,8 @@ impl DaemonActor {
             });
             let upload = Upload {
                 path: Arc::clone(&path),
+                target: Arc::clone(&path),
+                nameless: None,
                 settled: facts.stamp,
                 attempt: Arc::clone(&attempt),
                 doubts: facts.doubts.clone(),

@@ -44,6 +44,7 @@ impl DaemonActor {
         let attempt = Arc::new(attempt);
         let download = Download {
             path: Arc::clone(&path),
+            target: Arc::clone(&path),
             version: facts.stamp,
             attempt: Arc::clone(&attempt),
             doubts: facts.doubts.clone(),

@@ -133,6 +133,7 @@ impl DaemonActor {
                 JobResult::Swept { .. }
                 | JobResult::Looked(_)
                 | JobResult::Polled(_)
+                | JobResult::Answered(_)
                 | JobResult::Parted,
             ) => {
                 let failed = Failed {
@@ -372,6 +373,7 @@ fn session_stood(result: &JobResult) -> bool {
         JobResult::Swept { .. }
         | JobResult::Looked(_)
         | JobResult::Polled(_)
+        | JobResult::Answered(_)
         | JobResult::Skipped { .. } => true,
         JobResult::Parted => false,
         JobResult::Failed(failure) => failure.connected && failure.kind != FailureKind::Source,

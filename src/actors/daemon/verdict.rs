@@ -17,7 +17,6 @@ use crate::core::names::{AttemptResult, Cause};
 use crate::core::stall;
 use crate::log;
 use crate::report::{Incident, QuarantineReport, SocketReport};
-use crate::sys::fence::Pair;
 use crate::sys::{socket, thread};
 
 impl DaemonActor {
@@ -49,13 +48,10 @@ impl DaemonActor {
         self.metrics.uploader_resets(&route, cause).inc();
         self.metrics.detection(cause).observe(silent.as_secs_f64());
         // 2. Local fence: from here on the kernel refuses the old worker's every byte.
-        let Pair { control, data } = handle.fence.end();
-        place(&mut incident.control, &control);
-        place(&mut incident.data, &data);
-        let pair = Pair {
-            control: connected(control),
-            data: connected(data),
-        };
+        let pair = handle.fence.end();
+        place(&mut incident.control, &pair.control);
+        place(&mut incident.data, &pair.data);
+        let pair = pair.connected();
         // 4. Quarantine.
         let held = pair.control.is_some() || pair.data.is_some();
         let id = incident.id;
@@ -204,14 +200,6 @@ impl DaemonActor {
             quarantine: None,
         }
     }
-}
-
-/// A socket that is still connecting is closed, not held: it has nothing that could be stranded.
-fn connected(fd: Option<OwnedFd>) -> Option<OwnedFd> {
-    fd.filter(|fd| {
-        socket::sample(fd.as_fd())
-            .is_some_and(|s| s.state != tcp::SYN_SENT && s.state != tcp::CLOSE)
-    })
 }
 
 /// Adds the addresses, which a sample does not hold.
