@@ -5,6 +5,7 @@
 mod active;
 mod build;
 pub mod change;
+mod downloads;
 mod env;
 mod fault;
 mod file;
@@ -17,6 +18,7 @@ mod secret;
 mod server;
 mod settings;
 mod suggest;
+mod timers;
 mod tls;
 mod value;
 

@@ -1,11 +1,15 @@
-//! One job of a worker: an upload with its doubts resolved first, or the sweep of old temp names.
+//! One job of a worker: an upload with its doubts resolved first, a download, or the sweep of old
+//! temp names.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use slog::{debug, info};
 
+use super::download::{Download, Got};
+use super::failure::{Failure, failed};
+use super::lock::{Retries, hold};
+use super::poll::{Poll, Polled};
 use super::tidy::{Look, Seen, Sweep};
 use crate::clock::{self, Mono};
 use crate::config::{Route, Timers};
@@ -13,7 +17,7 @@ use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::failpoint;
 use crate::ftp::{self, Landed, Placed, Quirks, Resolved, Session, Settled, Setup, Trouble};
-use crate::pulse::{Attempt, Point, Stop};
+use crate::pulse::{Attempt, Point};
 use crate::spool::{self, SourceError, Stamp};
 
 /// What the daemon gives to a worker. It carries its epoch: a job of another life is not done.
@@ -49,6 +53,10 @@ pub struct Terms {
 pub enum Work {
     /// Deliver a file.
     Upload(Upload),
+    /// List the remote folder.
+    Poll(Poll),
+    /// Download a file.
+    Download(Download),
     /// Take old temp names away.
     Sweep(Sweep),
     /// Look for old temp files.
@@ -109,56 +117,14 @@ pub enum Result {
     },
     /// The look came to its end.
     Looked(Seen),
+    /// The remote folder was listed.
+    Polled(Box<Polled>),
+    /// The file is here.
+    Got(Box<Got>),
     /// The session is given up.
     Parted,
     /// It failed.
     Failed(Failure),
-}
-
-/// Why a job failed, as the daemon needs to know it.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// What failed.
-    pub kind: FailureKind,
-    /// The reply's code, if the server refused.
-    pub code: Option<u32>,
-    /// Whether there was a session: without one it is the destination's failure.
-    pub connected: bool,
-    /// Whether a login was taken in this job or before it: what is refused then is no login.
-    pub logged_in: bool,
-    /// In which phase.
-    pub phase: Phase,
-    /// The whole story, for the log.
-    pub error: String,
-}
-
-/// Whose failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// A wait was over its bound.
-    Timeout,
-    /// The session was lost.
-    Lost,
-    /// The server refused this file.
-    Refused,
-    /// The source changed: it has to settle again.
-    Changed,
-    /// The source is gone.
-    Vanished,
-    /// The source cannot be read, or is locked.
-    Source,
-    /// Earlier attempts are still in doubt.
-    Doubt,
-    /// The journal cannot be written.
-    Journal,
-    /// The worker was ended.
-    Ended,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)
-    }
 }
 
 /// Does a job. The session is kept for the next one, unless it cannot be trusted any more.
@@ -173,15 +139,7 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
     let phase = setup.handle.phase();
     let result = match result {
         Ok(done) => done,
-        Err(trouble) => {
-            let connected = session.is_some() || matches!(trouble, Trouble::Source(_));
-            if !trouble.spares_session()
-                && let Some(session) = session.take()
-            {
-                session.discard();
-            }
-            Result::Failed(failure(trouble, phase, connected))
-        }
+        Err(trouble) => Result::Failed(failed(session, trouble, phase)),
     };
     if session.as_ref().is_some_and(|s| !s.usable())
         && let Some(session) = session.take()
@@ -194,42 +152,6 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
         epoch: job.epoch,
         job: job.id,
         result,
-    }
-}
-
-fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
-    let kind = match &trouble {
-        Trouble::Ended => FailureKind::Ended,
-        Trouble::Timeout(_) => FailureKind::Timeout,
-        Trouble::Changed => FailureKind::Changed,
-        Trouble::Vanished => FailureKind::Vanished,
-        Trouble::Source(_) => FailureKind::Source,
-        Trouble::InDoubt => FailureKind::Doubt,
-        Trouble::Unwritten => FailureKind::Journal,
-        Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
-        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
-        Trouble::NoHash(_) | Trouble::Conflict(_) | Trouble::HashDiffers { .. } => {
-            FailureKind::Refused
-        }
-    };
-    let phase = match trouble {
-        Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
-        _ => phase,
-    };
-    let entering = matches!(
-        trouble,
-        Trouble::Refused {
-            verb: "TYPE" | "CWD" | "MKD",
-            ..
-        }
-    );
-    Failure {
-        kind,
-        code: trouble.code(),
-        connected,
-        logged_in: connected || entering,
-        phase,
-        error: trouble.to_string(),
     }
 }
 
@@ -253,6 +175,8 @@ fn run_work(
                 End::Skipped(source) => Result::Skipped { source },
             })
         }
+        Work::Poll(poll) => poll.run(setup, session),
+        Work::Download(download) => super::download::run(setup, session, &download, began),
         Work::Sweep(sweep) => sweep.run(ensure(setup, session)?),
         Work::Look(look) => look.run(setup, ensure(setup, session)?),
         Work::Part => {
@@ -389,24 +313,13 @@ pub(super) fn open_source(
     let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
     handle.check()?;
     let (file, _) = opened?;
-    let (pause, mut left) = (
-        setup.timers.read_lock_interval,
-        setup.timers.read_lock_retries,
-    );
-    while let Err(locked) = spool::locked::share(&file) {
-        if left == 0 {
-            return Err(Trouble::Source(format!("the source is {locked}")));
-        }
-        left -= 1;
-        handle.begin(Phase::Lock, Some(pause * 2 + Duration::from_secs(1)));
-        match handle.wait(None, Some(pause)) {
-            Ok(Ok(_) | Err(Stop::Timeout(_))) => {}
-            Ok(Err(Stop::Ended)) => return Err(Trouble::Ended),
-            Err(error) => return Err(Trouble::from_io(handle, "waiting for the lock", &error)),
-        }
-        info!(setup.log, "the source is locked"; "file" => escape(&upload.path),
-            "error" => escape(&locked.to_string()), "left" => left, "next" => "the lock is tried again");
-    }
+    let retries = Retries {
+        count: setup.timers.read_lock_retries,
+        pause: setup.timers.read_lock_interval,
+    };
+    hold(setup, ("the source", &upload.path), retries, || {
+        spool::locked::share(&file)
+    })?;
     handle.begin(Phase::LocalFile, None);
     let unseen = |e: std::io::Error| Trouble::Source(format!("looking at the source failed: {e}"));
     // Under the lock: who held it may have written meanwhile, or taken the marker back.

@@ -3,7 +3,12 @@
 //! decides nothing about journal or source, and after its fence it can change nothing any more.
 
 mod direct;
+mod download;
+mod failure;
 mod job;
+mod lock;
+mod place;
+mod poll;
 mod tidy;
 
 use std::io;
@@ -13,7 +18,10 @@ use std::time::Duration;
 
 use slog::{debug, o, warn};
 
-pub use job::{Failure, FailureKind, Job, Report, Result as JobResult, Terms, Upload, Work};
+pub use download::{Download, Got};
+pub use failure::{Failure, FailureKind};
+pub use job::{Job, Report, Result as JobResult, Terms, Upload, Work};
+pub use poll::{Dates, Poll, Polled};
 pub use tidy::{Look, Seen, Sweep, base};
 
 use crate::clock::{self, Mono};

@@ -61,7 +61,7 @@ impl DaemonActor {
         let id = incident.id;
         let target = match &slot.job {
             Some(Running {
-                kind: RunningKind::Upload { path, .. },
+                kind: RunningKind::File { path, .. },
                 ..
             }) => Some(self.routes[slot.route].target(path)),
             _ => None,
@@ -140,14 +140,16 @@ impl DaemonActor {
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
             Some(RunningKind::Part) => {}
+            Some(RunningKind::Poll) => self.poll_again(route, "the worker was ended", None, now),
             Some(RunningKind::Look { clock }) => self.look_failed(route, clock, due),
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
                     self.sweep_later(route, temp, None, due);
                 }
             }
-            Some(RunningKind::Upload { path, attempt }) => {
-                if attempt.may_leave_temp() {
+            Some(RunningKind::File { path, attempt }) => {
+                // A download's temp is here, and its next attempt has it.
+                if attempt.may_leave_temp() && self.routes[route].polls.is_none() {
                     let of = Some(Arc::clone(&path));
                     self.sweep_later(route, attempt.temp.clone(), of, due);
                 }
@@ -158,7 +160,7 @@ impl DaemonActor {
                     cause: None,
                     seat_lost: false,
                     sent,
-                    error: "the upload was ended",
+                    error: "the worker was ended",
                 };
                 self.retry(route, &path, failed, now);
             }
@@ -169,7 +171,7 @@ impl DaemonActor {
         let slot = &self.slots[index];
         let file = match &slot.job {
             Some(Running {
-                kind: RunningKind::Upload { path, .. },
+                kind: RunningKind::File { path, .. },
                 ..
             }) => Some(log::escape(path).into_owned()),
             _ => None,
