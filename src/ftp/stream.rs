@@ -192,6 +192,7 @@ impl Wire {
             && let Some(connection) = Line::lock(&line.secured).take()
         {
             self.tls = Some(Box::new(connection));
+            self.replies = Replies::default();
         }
     }
 }
