@@ -16,8 +16,9 @@ use crate::clock;
 use crate::core::names::Phase;
 use crate::sys::fence::Which;
 
-/// The longest that a listing may take, however alive it is: it only shows that listing works.
-const LISTING_BOUND: Duration = Duration::from_secs(120);
+/// The longest that a listing may take, however alive it is, where it only shows that listing works
+/// or what is left under old names.
+pub(super) const LISTING_BOUND: Duration = Duration::from_secs(120);
 
 /// The longest listing, bytes: millions of files.
 const LISTING_BYTES: usize = 256 << 20;
@@ -208,7 +209,7 @@ impl Session {
 
     fn list_by(&mut self, verb: &'static str) -> Result<Listing, Trouble> {
         let mut counter = Counter::default();
-        self.read_listing(verb, verb, |bytes| counter.take(bytes))?;
+        self.read_listing(verb, verb, Some(LISTING_BOUND), |bytes| counter.take(bytes))?;
         Ok(Listing {
             entries: counter.entries(),
             by: verb,
@@ -216,15 +217,26 @@ impl Session {
         })
     }
 
-    /// Hands the text that the command `line` lists to `take`, as it comes.
+    /// Hands the text that the command `line` lists to `take`, as it comes; all of it within
+    /// `bound`, if one is given.
     pub(super) fn read_listing(
         &mut self,
         verb: &'static str,
         line: &str,
+        bound: Option<Duration>,
         take: impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        let stream = self.by_passive(|session| session.open_data(verb, line))?;
-        self.read_lines(stream, verb, take)
+        let stream = self.begin_data(verb, line)?;
+        self.read_lines(stream, verb, bound, take)
+    }
+
+    /// Sends a command whose answer comes over a data connection, and opens that.
+    pub(super) fn begin_data(
+        &mut self,
+        verb: &'static str,
+        line: &str,
+    ) -> Result<Transfer, Trouble> {
+        self.by_passive(|session| session.open_data(verb, line))
     }
 
     fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
@@ -255,19 +267,22 @@ impl Session {
         &mut self,
         mut stream: Transfer,
         verb: &'static str,
+        bound: Option<Duration>,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
         let handle = Arc::clone(&self.setup.handle);
-        let end = clock::mono() + LISTING_BOUND;
+        let end = bound.map(|bound| clock::mono() + bound);
         let stall = self.setup.timers.stall;
+        handle.begin_receiving(None);
         let mut bytes = 0;
         let mut buffer = [0u8; 16 * 1024];
         let read = loop {
-            let left = end.saturating_sub(clock::mono());
-            handle.begin(Phase::Transfer, Some(stall.min(left)));
+            let left = end.map_or(stall, |end| end.saturating_sub(clock::mono()));
+            // First: a new phase would forget that the one before was interrupted.
             if let Err(stop) = handle.check() {
                 break Err(stop.into());
             }
+            handle.begin(Phase::Transfer, Some(stall.min(left)));
             match stream.read(&mut buffer) {
                 // The dead descriptor of an interrupt reads as an end, too.
                 Ok(0) => break handle.check().map_err(Trouble::from),
@@ -371,9 +386,14 @@ pub(super) fn quoted(reply: &str) -> Option<String> {
     }
 }
 
-/// `213 YYYYMMDDHHMMSS[.f]` in UTC (RFC 3659 section 2.3).
+/// `213 YYYYMMDDHHMMSS[.f]`.
 fn time_val(reply: &str) -> Option<SystemTime> {
-    let digits = reply.get(4..18)?;
+    time_of(reply.get(4..)?)
+}
+
+/// `YYYYMMDDHHMMSS[.f]` in UTC (RFC 3659 section 2.3).
+pub(super) fn time_of(text: &str) -> Option<SystemTime> {
+    let digits = text.get(..14)?;
     if !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }

@@ -206,9 +206,10 @@ impl Session {
             return Ok(());
         }
         match self.change_folder(&folder) {
+            // Nothing is made where files are only taken from.
             Err(Trouble::Refused {
                 code: 500..=599, ..
-            }) => {
+            }) if self.setup.route.get.is_none() => {
                 self.remade()?;
                 self.make_folders(&folder)?;
                 self.change_folder(&folder)
