@@ -391,6 +391,32 @@ fn a_hash_is_compared_where_the_server_tells_one_and_asked_for_in_vain_elsewhere
     assert_eq!(tree(&without.root), [""; 0]);
 }
 
+/// Each folder and each file has a data connection of its own, each has to resume the session, and
+/// proftpd gives few tickets for that in TLS 1.3.
+#[test]
+fn a_tree_goes_both_ways_over_tls_that_has_to_be_resumed() {
+    let authority = Arc::new(Authority::new());
+    let strict: [fn(Opts) -> Server; 2] = [Server::vsftpd, Server::proftpd];
+    for (start, only) in strict
+        .into_iter()
+        .flat_map(|start| [None, Some("TLSv1.3")].map(|only| (start, only)))
+    {
+        let server = start(Opts::default().tls(&authority).tls_with(|t| t.only = only));
+        let desk = Desk::at(&server);
+        let ca = authority.write(desk.dir.path()).display().to_string();
+        let files: Vec<_> = (0..8).map(|i| format!("folder {i}/sub/file {i}")).collect();
+        for name in &files {
+            desk.file(&format!("tree/{name}"), name.as_bytes());
+        }
+        let url = server.url("in/tree");
+        let put = desk.run(&["put", "-r", "--ca-file", &ca, "tree", &server.url("in/")]);
+        put.assert_code(0).assert_says("8 sent, 0 failed");
+        let get = desk.run(&["get", "-r", "--ca-file", &ca, &url, "back/"]);
+        get.assert_code(0).assert_says("8 received, 0 failed");
+        assert_eq!(tree(&desk.dir.path().join("back/tree")), files);
+    }
+}
+
 #[test]
 fn tls_and_active_mode_are_spoken_and_no_stranger_is_trusted() {
     let authority = Arc::new(Authority::new());
