@@ -52,6 +52,16 @@ impl Session {
         self.line.expect(Offer { listener, peer });
         Ok(())
     }
+
+    /// Begins the wait for the reply to a data command. In active mode it is the wait for the
+    /// server's connection, too: vsftpd and others connect before they answer.
+    pub(super) fn begin_data_command(&self) {
+        let Setup { handle, timers, .. } = &self.setup;
+        match self.line.expects() {
+            true => handle.begin(Phase::Listen, Some(timers.listen)),
+            false => handle.begin(Phase::Reply, Some(timers.reply)),
+        }
+    }
 }
 
 /// What the server is told.

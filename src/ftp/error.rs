@@ -187,6 +187,12 @@ impl Trouble {
     /// The reply's code, if the server refused.
     pub fn code(&self) -> Option<u32> {
         match self {
+            // Some servers want a login (530) before they say that they have no TLS: none was tried.
+            Self::Refused {
+                verb: "AUTH",
+                code: 500..,
+                ..
+            } => None,
             Self::Refused { code, .. } => Some(*code),
             _ => None,
         }
@@ -204,6 +210,15 @@ impl fmt::Display for Trouble {
         match self {
             Self::Ended => f.write_str("the upload was ended"),
             Self::Timeout(phase) => write!(f, "no event within the bound of the phase {phase}"),
+            Self::Refused {
+                verb: "AUTH",
+                code: 500..,
+                text,
+            } => write!(
+                f,
+                "the server offers no TLS at this port, and nothing is sent in plain: AUTH TLS was \
+                 answered with {text}"
+            ),
             Self::Refused { verb, text, .. } => write!(f, "the server refused {verb}: {text}"),
             Self::Lost { phase, error } => write!(f, "the session was lost in {phase}: {error}"),
             Self::Source(error) | Self::Conflict(error) => f.write_str(error),

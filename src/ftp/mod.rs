@@ -25,6 +25,7 @@ mod session;
 mod spelling;
 mod strays;
 mod stream;
+mod tickets;
 mod times;
 mod tls;
 mod transfer;

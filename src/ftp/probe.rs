@@ -242,7 +242,7 @@ impl Session {
     fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
         self.offer()?;
-        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        self.begin_data_command();
         handle.check()?;
         let opened = self
             .client
@@ -324,7 +324,7 @@ impl Session {
         match self.step("MDTM", |client| {
             client.custom_command(line, &[Status::File])
         }) {
-            Ok(reply) => Ok(time_val(&String::from_utf8_lossy(&reply.body))),
+            Ok(reply) => Ok(time_val(&last_line(&reply.body))),
             Err(Trouble::Refused { code, .. }) if code != 421 => Ok(None),
             Err(trouble) => Err(trouble),
         }
@@ -366,6 +366,12 @@ impl Counter {
         self.line();
         self.lines
     }
+}
+
+/// The line that ends a reply: what was asked for stands in it.
+fn last_line(reply: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reply);
+    text.lines().next_back().unwrap_or_default().to_owned()
 }
 
 /// The folder in a reply to PWD: in quotes, its own quotes doubled (RFC 959 appendix II).

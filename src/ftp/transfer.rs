@@ -157,7 +157,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(stage);
     Trouble::unless_noted(&handle, attempt, before)?;
-    handle.begin(Phase::Reply, Some(session.setup.timers.reply));
+    session.begin_data_command();
     handle.check()?;
     let position = usize::try_from(from).unwrap_or(usize::MAX);
     let result = session

@@ -192,8 +192,12 @@ pub(super) fn ensure<'a>(
     setup: &Setup,
     session: &'a mut Option<Session>,
 ) -> std::result::Result<&'a mut Session, Trouble> {
+    let spent = session.take_if(|session| session.is_spent());
     if session.is_none() {
-        *session = Some(Session::open(setup)?);
+        *session = Some(match spent {
+            Some(spent) => spent.renew()?,
+            None => Session::open(setup)?,
+        });
         setup.handle.note_session(true);
         debug!(setup.log, "session opened"; "server" => setup.route.server.key());
     }
