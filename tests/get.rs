@@ -599,6 +599,46 @@ fn a_missing_remote_folder_is_waited_for_and_not_made() {
     service.wait_delivered("f.txt");
 }
 
+#[test]
+fn a_remote_folder_that_is_removed_and_made_anew_is_found_again() {
+    for server in [
+        Server::vsftpd(Opts::default()),
+        Server::proftpd(Opts::default()),
+    ] {
+        println!("{}", server.name);
+        let service = settings(&server).start();
+        offer(&server, "in/a.txt", b"a");
+        service.wait_delivered("a.txt");
+        wait_until("it is deleted there", PATIENCE, || {
+            !server.path("in/a.txt").exists()
+        });
+        fs::rename(server.path("in"), server.path("old")).unwrap();
+        fs::remove_dir(server.path("old")).unwrap();
+        offer(&server, "in/b.txt", b"b");
+        service.wait_delivered("b.txt");
+    }
+}
+
+#[test]
+fn check_connect_changes_nothing_for_a_route_that_downloads() {
+    let server = Server::pyftpdlib(Opts::default());
+    let settings = settings(&server).key("routes.main.server", server.url("later"));
+    let check = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ftpulse"));
+        command.args(["check", "--connect", "--canary"]).env_clear();
+        let output = command.envs(settings.vars()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = check();
+    assert!(said.contains("the service waits for it"), "{said}");
+    assert!(said.contains("the route only downloads"), "{said}");
+    assert!(!server.path("later").exists());
+    folder(&server, "later");
+    let said = check();
+    assert!(said.contains("by MLSD"), "{said}");
+    assert_eq!(fs::read_dir(server.path("later")).unwrap().count(), 0);
+}
+
 /// Takes final names away as soon as they appear, and notes whether each was whole.
 struct Consumer {
     over: Arc<AtomicBool>,

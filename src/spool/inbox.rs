@@ -231,11 +231,16 @@ impl Inbox {
     }
 
     /// Takes away the temp files of earlier lives: those whose name `is_ours` and that are not
-    /// kept. Tells how many there were.
+    /// kept. Asks `goes_on` at each entry. Tells how many there were.
     ///
     /// # Errors
     /// A folder that cannot be read; what was found before is gone.
-    pub fn sweep(&self, is_ours: impl Fn(&str) -> bool, kept: &[String]) -> io::Result<usize> {
+    pub fn sweep(
+        &self,
+        is_ours: impl Fn(&str) -> bool,
+        kept: &[String],
+        mut goes_on: impl FnMut() -> bool,
+    ) -> io::Result<usize> {
         let mut swept = 0;
         let mut folders = vec![String::new()];
         while let Some(folder) = folders.pop() {
@@ -245,6 +250,9 @@ impl Inbox {
             };
             for entry in rustix::fs::Dir::read_from(&dir)? {
                 let entry = entry?;
+                if !goes_on() {
+                    return Ok(swept);
+                }
                 let Ok(name) = entry.file_name().to_str() else {
                     continue;
                 };
@@ -372,7 +380,12 @@ mod tests {
             inbox.begin(name).unwrap();
         }
         let kept = ["d/.f.a-2.part".to_owned()];
-        assert_eq!(inbox.sweep(|name| name.contains(".a-"), &kept).unwrap(), 2);
+        assert_eq!(
+            inbox
+                .sweep(|name| name.contains(".a-"), &kept, || true)
+                .unwrap(),
+            2
+        );
         assert!(dir.path().join("d/.z.b-6.part").exists());
         inbox.discard("d/.f.a-2.part").unwrap();
         inbox.discard("d/.f.a-2.part").unwrap();

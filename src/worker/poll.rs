@@ -24,6 +24,8 @@ const FILES: usize = 40_000;
 /// Folders below the remote one that are looked into, and how deep they may lie.
 const FOLDERS: usize = 10_000;
 const DEPTH: usize = 32;
+/// Entries of the local folder that are looked at between two safe points.
+const ENTRIES: u32 = 256;
 /// Refused names that one listing tells of.
 const REFUSED: usize = 1_000;
 /// So many files in a row without an answer to MDTM: the server has none to give.
@@ -93,6 +95,8 @@ struct Pass<'a> {
     entered: usize,
     files: Vec<Rough>,
     present: HashSet<Arc<str>>,
+    /// Entries of any kind.
+    entries: u64,
     refused: Vec<(Vec<u8>, &'static str)>,
 }
 
@@ -105,7 +109,7 @@ impl Poll {
         if let Some(kept) = &self.tidy {
             self.remove_old_temps(setup, kept)?;
         }
-        let session = ensure(setup, session)?;
+        let standing = ensure(setup, session)?;
         let route = &setup.route;
         let taking = Taking::new(route)
             .map_err(|e| Trouble::Source(format!("a pattern of the route is none: {e}")))?;
@@ -113,19 +117,20 @@ impl Poll {
             poll: &self,
             taking,
             recursive: route.recursive,
-            left_out: archive_below(session, route)?,
+            left_out: archive_below(standing, route)?,
             folders: vec![String::new()],
             entered: 0,
             files: Vec::new(),
             present: HashSet::new(),
             refused: Vec::new(),
+            entries: 0,
         };
         let began = clock::mono();
         let end = setup.timers.transfer_get.map(|bound| began + bound);
         let mut complete = true;
         while let Some(folder) = pass.folders.pop() {
             let left = end.map(|end| end.saturating_sub(clock::mono()));
-            let listed = session.entries_in(&folder, left, |entry| pass.entry(&folder, entry));
+            let listed = standing.entries_in(&folder, left, |entry| pass.entry(&folder, entry));
             match listed {
                 // It went away, or is not for us; the others still are.
                 Err(
@@ -137,6 +142,10 @@ impl Poll {
                     debug!(setup.log, "a remote folder cannot be listed";
                         "folder" => escape(&folder), "error" => escape(&trouble.to_string()),
                         "next" => "the others are; it is tried again at the next listing");
+                }
+                Err(trouble @ Trouble::Refused { .. }) => {
+                    leave(session);
+                    return Err(trouble);
                 }
                 listed => listed?,
             }
@@ -150,7 +159,10 @@ impl Poll {
                 .collect()
         });
         let (rough, refused) = (pass.files, pass.refused);
-        let (mut files, dates) = self.date(session, rough)?;
+        let (mut files, dates) = self.date(standing, rough)?;
+        if pass.entries == 0 && !stands_there(standing)? {
+            leave(session);
+        }
         let taken = |file: &Arrival| {
             let known = self.known.get(&file.path);
             known.is_some_and(|stamp| stamp.to_remote().agrees(&file.version))
@@ -172,10 +184,20 @@ impl Poll {
 
     /// Nothing is in work yet, so whatever bears this agent's mark is left over.
     fn remove_old_temps(&self, setup: &Setup, kept: &[String]) -> Result<(), Trouble> {
-        setup.handle.begin(Phase::LocalFile, None);
+        let handle = &setup.handle;
+        handle.begin(Phase::LocalFile, None);
         let temps = &setup.route.publishing.temps;
+        let mut seen = 0u32;
+        // A large folder takes its time: each part of it is a file operation of its own.
+        let goes_on = || {
+            seen = seen.wrapping_add(1);
+            if seen.is_multiple_of(ENTRIES) {
+                handle.begin(Phase::LocalFile, None);
+            }
+            handle.check().is_ok()
+        };
         let swept = Inbox::open(&setup.route.spool)
-            .and_then(|inbox| inbox.sweep(|name| temps.is_of(name, &self.agent), kept));
+            .and_then(|inbox| inbox.sweep(|name| temps.is_of(name, &self.agent), kept, goes_on));
         setup.handle.check()?;
         match swept {
             Ok(0) => Ok(()),
@@ -244,6 +266,7 @@ impl Poll {
 
 impl Pass<'_> {
     fn entry(&mut self, folder: &str, entry: Entry) {
+        self.entries += 1;
         if let Some(reason) = refused(&entry.name) {
             if self.refused.len() < REFUSED {
                 self.refused.push((entry.name, reason));
@@ -281,6 +304,26 @@ impl Pass<'_> {
             }
             Kind::File | Kind::Other => {}
         }
+    }
+}
+
+/// A session stands in the folder that it entered, also when that was removed and made anew under
+/// its feet: where nothing is shown it enters it once more. False where that cannot be done.
+fn stands_there(session: &mut Session) -> Result<bool, Trouble> {
+    let Some(home) = session.remote_folder()? else {
+        return Ok(false);
+    };
+    match session.change_folder(&home) {
+        Ok(()) => Ok(true),
+        Err(Trouble::Refused { code, .. }) if code != 421 => Ok(false),
+        Err(trouble) => Err(trouble),
+    }
+}
+
+/// The next listing is made by another session.
+fn leave(session: &mut Option<Session>) {
+    if let Some(session) = session.take() {
+        session.discard();
     }
 }
 
