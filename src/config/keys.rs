@@ -155,7 +155,7 @@ pub static KEYS: &[Key] = &[
     Key::new("timers.disk", Duration("10ms", "24h"), "30s", "How long a local file operation may stand still."),
     Key::new("timers.compute", Duration("10ms", "24h"), "10m", "How long a phase may compute."),
     Key::new("timers.dns", Duration("10ms", "10m"), "10s", "A name look-up."),
-    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake, and the end of TLS."),
+    Key::new("timers.tls", Duration("10ms", "10m"), "10s", "A TLS handshake."),
     Key::new("timers.idle_session", Duration("10ms", "24h"), "30s", "How long an idle session is kept."),
 
     Key::new("retry.first", Duration("10ms", "1h"), "1s", "The first pause after a failed attempt; doubled at each further one."),

@@ -118,7 +118,7 @@ pub struct Timers {
     pub listen: Duration,
     /// A name look-up.
     pub dns: Duration,
-    /// A TLS handshake, and the end of TLS.
+    /// A TLS handshake.
     pub tls: Duration,
     /// How long an idle session is kept.
     pub idle_session: Duration,

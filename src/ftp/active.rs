@@ -127,7 +127,9 @@ pub(super) fn accept(setup: &Setup, offer: &Offer) -> Result<TcpStream, Trouble>
     let failed = |e: &io::Error| Trouble::from_io(handle, "accepting the server's connection", e);
     loop {
         let readable = Some((offer.listener.as_fd(), PollFlags::IN));
-        handle.wait(readable, None).map_err(|e| failed(&e))??;
+        // No answer to a Ping: whether the path lives is for the vouchers to say.
+        handle.fence.wait(readable, None).map_err(|e| failed(&e))?;
+        handle.check()?;
         match offer.listener.accept() {
             Ok((stream, from)) if from.ip().to_canonical() == offer.peer.to_canonical() => {
                 return keep(setup, stream);
