@@ -4,6 +4,7 @@
 mod kept;
 mod origin;
 mod reload;
+mod spools;
 mod timer;
 mod view;
 
@@ -37,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::pulse::Sabotage;
 use crate::spool::Clock;
 use crate::spool::journal::{self as records, KeptRows};
-use crate::spool::lock::{FolderLock, LockError};
+use crate::spool::lock::FolderLock;
 use crate::sys::fence;
 
 /// What the end of a drained service may take on top: the quarantine's and the threads' end.
@@ -135,22 +136,7 @@ async fn run_as(
         info!(log, "service ended before it began"; "next" => "the process ends");
         return Ok(End::Done);
     };
-    let mut routes = Vec::new();
-    for route in config.routes.values() {
-        // A folder that is missing or unreadable is reported and waited for; one that somebody
-        // else owns is a mistake that waiting does not mend.
-        let lock = match FolderLock::acquire(&route.spool, "spool") {
-            Ok(lock) => Some(lock),
-            Err(e @ LockError::Held { .. }) => return Err(e.to_string()),
-            Err(_) => None,
-        };
-        routes.push(RouteSpool {
-            route: Arc::clone(route),
-            lock,
-            kept: origin.journal.kept.remove(&route.name).unwrap_or_default(),
-            rows: None,
-        });
-    }
+    let routes = spools::own(&config, &mut origin.journal)?;
     // Said before anything is sent; the server itself needs the service to stand.
     std::net::TcpListener::bind(config.http.listen).map_err(|e| {
         let listen = config.http.listen;
@@ -229,9 +215,9 @@ impl Service {
                     path,
                     unfinished,
                     sweeps,
+                    kept,
                     no_resend,
                     incidents,
-                    ..
                 },
         } = origin;
         for RouteSpool { route, rows, .. } in &mut routes {
@@ -257,6 +243,7 @@ impl Service {
                 journal,
                 unfinished,
                 sweeps,
+                kept,
                 no_resend,
                 incidents,
             }

@@ -50,6 +50,7 @@ struct Set {
     quarantine_releases: IntCounterVec,
     stranded_workers: IntGauge,
     timeouts: IntCounterVec,
+    refused_names: IntCounterVec,
     spool_files: IntGaugeVec,
     spool_bytes: IntGaugeVec,
     dead_letters: IntGaugeVec,
@@ -97,6 +98,7 @@ impl Metrics {
             self.timeouts(route, phase);
         }
         self.upload_bytes(route);
+        self.refused_names(route);
         self.upload_duration(route);
         self.spool_files(route);
         self.spool_bytes(route);
@@ -189,6 +191,11 @@ impl Metrics {
         self.set
             .timeouts
             .with_label_values(&[route, phase.as_str()])
+    }
+
+    /// `ftpulse_refused_names_total`.
+    pub fn refused_names(&self, route: &str) -> IntCounter {
+        self.set.refused_names.with_label_values(&[route])
     }
 
     /// `ftpulse_spool_files`.
@@ -329,7 +336,18 @@ impl Set {
                 "Waits ended by their timer, by what the upload was doing (phase).",
                 &["route", "phase"],
             ),
-            spool_files: gauges(r, "ftpulse_spool_files", "Files that wait to be sent."),
+            refused_names: counters(
+                r,
+                "ftpulse_refused_names_total",
+                "Names that a remote folder lists and that must not become names here, each \
+                 counted once (up to 1,000 a route).",
+                &["route"],
+            ),
+            spool_files: gauges(
+                r,
+                "ftpulse_spool_files",
+                "Files that wait to be sent, or in the remote folder to be downloaded.",
+            ),
             dead_letters: gauges(
                 r,
                 "ftpulse_dead_letters",

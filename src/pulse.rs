@@ -51,6 +51,8 @@ pub struct WorkerHandle {
     /// Microseconds of the monotonic clock; 0 for none.
     deadline: AtomicU64,
     bytes: AtomicU64,
+    /// The transfer brings bytes.
+    receives: AtomicBool,
     ping: AtomicU64,
     ack: AtomicU64,
     /// Whether the worker has a session, idle or not.
@@ -68,6 +70,7 @@ impl WorkerHandle {
             phase: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            receives: AtomicBool::new(false),
             ping: AtomicU64::new(0),
             ack: AtomicU64::new(0),
             session: AtomicBool::new(false),
@@ -126,11 +129,21 @@ impl WorkerHandle {
 
     /// A transfer begins: its bytes count from zero.
     pub fn begin_transfer(&self, bound: Option<Duration>) {
+        self.begin_moving(false, bound);
+    }
+
+    /// The same for one that brings bytes.
+    pub fn begin_receiving(&self, bound: Option<Duration>) {
+        self.begin_moving(true, bound);
+    }
+
+    fn begin_moving(&self, receives: bool, bound: Option<Duration>) {
         self.bytes.store(0, SeqCst);
+        self.receives.store(receives, SeqCst);
         self.begin(Phase::Transfer, bound);
     }
 
-    /// Bytes were handed to the kernel.
+    /// Bytes were handed to the kernel, or taken from it.
     pub fn moved(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, SeqCst);
         self.pass(Point::Transfer);
@@ -247,6 +260,7 @@ impl WorkerHandle {
             phase_number,
             deadline,
             bytes: self.bytes(),
+            receives: self.receives.load(SeqCst),
             control,
             data,
             thread: self.watch.get().and_then(|watch| watch.look(silent)),

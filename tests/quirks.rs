@@ -190,6 +190,17 @@ const ROWS: &[Row] = &[
         let retried = stage.service.logged("connecting failed");
         assert_eq!(retried.len(), 1, "the attempts, and then PASV once");
     }),
+    (
+        "nobody answers at EPSV's ports, somebody does at PASV's",
+        || {
+            let script = Script::healthy().like([Quirk::DeafEpsv]);
+            let mut stage = Stage::new(script, |s| s.key("timers.data_connect", "1s"));
+            stage.deliver("a.bin", &content(1, 3_000));
+            let way = "the ports that EPSV names cannot be connected to";
+            assert_eq!(stage.ways(), [way]);
+            assert_eq!(count(&stage.deliver("b.bin", b"b"), "EPSV"), 0);
+        },
+    ),
     ("no data port can be had by either for a while", || {
         let shut = Fault::new(Kind::DataRefused).first(2);
         let mut stage = Stage::new(Script::from(shut), same);
@@ -627,32 +638,37 @@ fn broken_off(fault: &Fault) {
     assert!(events.iter().any(struck), "{} struck", name);
 }
 
-/// A stopped server executes late what it has read: its DELE must not meet the new file.
+/// A stopped server executes late what it has read: its DELE must not meet the new file, neither in
+/// this life nor in the next one.
 #[test]
 fn a_delete_that_is_executed_late_takes_no_new_file_away() {
-    let script = Script::from(Fault::new(Kind::NoReply(Step::Dele)).until_thaw());
-    let script = script.like([Quirk::NoOverwrite(550)]);
-    let short = |s: Settings| s.key("timers.reply", "1s").key("quarantine.hold", "5s");
-    let old = content(1, 5_000);
-    let mut stage = Stage::over(&[("a", &old)], script, short);
-    let new = content(2, 6_000);
-    stage.service.put("main", "a", &new);
-    let waits = "a DELE of the final name was not answered";
-    stage.service.wait_log(waits, |_| true);
-    assert!(
-        fs::read(stage.file("a")).unwrap() == old,
-        "the old one stands"
-    );
-    stage.lab.thaw();
-    stage.service.wait_delivered("a");
-    let deleted = |e: &Event| matches!(e, Event::Deleted { path, .. } if path == "/in/a");
-    let events = stage.events.drain();
-    assert_eq!(
-        events.iter().filter(|e| deleted(e)).count(),
-        1,
-        "{events:#?}"
-    );
-    assert!(fs::read(stage.file("a")).unwrap() == new);
+    for killed in [false, true] {
+        let script = Script::from(Fault::new(Kind::NoReply(Step::Dele)).until_thaw());
+        let script = script.like([Quirk::NoOverwrite(550)]);
+        let reply = if killed { "30s" } else { "1s" };
+        let short = |s: Settings| s.key("timers.reply", reply).key("quarantine.hold", "5s");
+        let old = content(1, 5_000);
+        let mut stage = Stage::over(&[("a", &old)], script, short);
+        let new = content(2, 6_000);
+        stage.service.put("main", "a", &new);
+        if killed {
+            let struck = |e: &Event| matches!(e, Event::Struck { .. });
+            stage.events.wait_for(struck, PATIENCE).unwrap();
+            stage.service = stage.service.kill_and_restart();
+        }
+        let waits = "a DELE of the final name was not answered";
+        stage.service.wait_log(waits, |_| true);
+        assert!(
+            fs::read(stage.file("a")).unwrap() == old,
+            "the old one stands"
+        );
+        stage.lab.thaw();
+        stage.service.wait_delivered("a");
+        let deleted = |e: &&Event| matches!(e, Event::Deleted { path, .. } if path == "/in/a");
+        let events = stage.events.drain();
+        assert_eq!(events.iter().filter(deleted).count(), 1, "{events:#?}");
+        assert!(fs::read(stage.file("a")).unwrap() == new);
+    }
 }
 
 /// The same where a consumer has taken the old file meanwhile: that it is gone does not tell that

@@ -97,7 +97,7 @@ const ROWS: &[Row] = &[
     once("listen", 1000, Kind::NoConnect, Active, "listen"),
     once("tls", 1000, Kind::NoReply(Step::Tls), Way::Tls, "tls"),
     once("tls", 1000, Kind::NoReply(Step::DataTls), Way::Tls, "tls"),
-    once("tls", 1000, Kind::NoTlsClose, Way::Tls, "tls_close"),
+    once("reply", 1000, Kind::NoTlsClose, Way::Tls, "tls_close"),
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -277,6 +277,23 @@ fn what_comes_one_byte_a_second_is_bounded_by_the_same_timers() {
             took.as_secs_f64()
         )
     });
+}
+
+/// A server may be at work on the file before it ends the data connection's TLS: that is a wait for
+/// its reply, not for TLS.
+#[test]
+fn a_server_that_ends_tls_late_is_no_fault() {
+    let root = temp_dir();
+    let late = Fault::new(Kind::NoTlsClose).first(1).ends_after(SECOND * 3);
+    let script = Script::of([late]).over(Tls::explicit());
+    let lab = LabServer::start(root.path(), script).unwrap();
+    let service = settings(&lab, Way::Tls).key("timers.tls", "1s").start();
+    service.put("main", "file.bin", &content(7, SIZE));
+    let told = service.wait_delivered("file.bin");
+    assert!(told["seconds"].as_f64().unwrap() > 2.9, "{told}");
+    let metrics = service.metrics();
+    assert_eq!(metrics.sum("ftpulse_timeouts_total", &[]), 0.0);
+    assert_eq!(metrics.sum("ftpulse_uploader_resets_total", &[]), 0.0);
 }
 
 /// A QUIT that is not answered is no file's failure; it is bounded and counted all the same.

@@ -7,8 +7,13 @@ mod client;
 mod demo;
 #[cfg(feature = "lab")]
 mod drill;
+mod errand;
+mod get;
+mod guard;
 mod incidents;
+mod list;
 mod look;
+mod put;
 mod retry;
 mod run;
 mod signals;
@@ -74,7 +79,10 @@ enum Command {
     Demo(demo::Arguments),
     #[cfg(feature = "lab")]
     Drill(drill::Arguments),
+    Get(get::Arguments),
     Incidents(incidents::Arguments),
+    List(list::Arguments),
+    Put(put::Arguments),
     Retry(retry::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
@@ -117,7 +125,10 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(global, arguments),
         #[cfg(feature = "lab")]
         Command::Drill(arguments) => drill::main(global, arguments),
+        Command::Get(arguments) => get::main(global, &arguments),
         Command::Incidents(arguments) => incidents::main(global, &arguments),
+        Command::List(arguments) => list::main(global, &arguments),
+        Command::Put(arguments) => put::main(global, &arguments),
         Command::Retry(arguments) => retry::main(global, &arguments),
         Command::Run(arguments) => run::main(global, arguments),
         Command::Status(arguments) => status::main(global, &arguments),

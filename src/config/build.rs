@@ -87,7 +87,7 @@ impl Builder {
                 hold: s.duration("quarantine.hold"),
                 max_send_bytes: s.size("quarantine.max_send_bytes"),
             },
-            timers: timers(s),
+            timers: super::timers::of(s),
             retry: Retry {
                 first: s.duration("retry.first"),
                 max: s.duration("retry.max"),
@@ -132,6 +132,7 @@ impl Builder {
                 idle.push((settle, format!("{suffix} says when a file is whole")));
             }
         }
+        idle.extend(super::downloads::idle(s));
         self.warnings.extend(super::publishing::warnings(s));
         self.warnings.extend(tls::warnings(s));
         for (name, why) in idle {
@@ -192,6 +193,7 @@ impl Builder {
         Some(Route {
             name: route.into(),
             server,
+            get: super::downloads::of(s, route),
             active: super::active::of(s, route),
             uploaders: s.whole(&name("uploaders")),
             include: s.patterns(&name("include")),
@@ -275,28 +277,6 @@ impl Builder {
             Some(Setting { key, value, origin })
         });
         settings.collect()
-    }
-}
-
-fn timers(s: &Settings) -> Timers {
-    Timers {
-        control_connect: s.duration("timers.control_connect"),
-        control_connect_attempts: s.whole("timers.control_connect_attempts"),
-        control_connect_interval: s.duration("timers.control_connect_interval"),
-        reply: s.duration("timers.reply"),
-        read_lock_retries: s.whole("timers.read_lock_retries"),
-        read_lock_interval: s.duration("timers.read_lock_interval"),
-        data_connect: s.duration("timers.data_connect"),
-        data_connect_attempts: s.whole("timers.data_connect_attempts"),
-        data_connect_interval: s.duration("timers.data_connect_interval"),
-        transfer_put: s.duration_or_none("timers.transfer_put"),
-        listen: s.duration("timers.listen"),
-        stall: s.duration("timers.stall"),
-        disk: s.duration("timers.disk"),
-        compute: s.duration("timers.compute"),
-        dns: s.duration("timers.dns"),
-        tls: s.duration("timers.tls"),
-        idle_session: s.duration("timers.idle_session"),
     }
 }
 

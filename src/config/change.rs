@@ -54,10 +54,13 @@ const LIVE: &[Setting] = &[
     setting!("timers.reply", timers.reply),
     setting!("timers.read_lock_retries", timers.read_lock_retries),
     setting!("timers.read_lock_interval", timers.read_lock_interval),
+    setting!("timers.write_lock_retries", timers.write_lock_retries),
+    setting!("timers.write_lock_interval", timers.write_lock_interval),
     setting!("timers.data_connect", timers.data_connect),
     setting!("timers.data_connect_attempts", timers.data_connect_attempts),
     setting!("timers.data_connect_interval", timers.data_connect_interval),
     setting!("timers.transfer_put", timers.transfer_put),
+    setting!("timers.transfer_get", timers.transfer_get),
     setting!("timers.listen", timers.listen),
     setting!("timers.stall", timers.stall),
     setting!("timers.disk", timers.disk),
@@ -147,10 +150,10 @@ fn held(old: &Config, new: &Config) -> Config {
     }
 }
 
-/// Whether a route with these settings is another one: another spool, or another place for its
-/// files. What runs has to come to its end before the new one begins.
+/// Whether a route with these settings is another one: another spool, another way, or another
+/// place for its files. What runs has to come to its end before the new one begins.
 pub fn moves(old: &Route, new: &Route) -> bool {
-    old.spool != new.spool || goes_elsewhere(old, new)
+    old.spool != new.spool || old.get.is_some() != new.get.is_some() || goes_elsewhere(old, new)
 }
 
 /// Whether its files go to another place: what is known of temp names there holds no more.

@@ -2,8 +2,8 @@
 //! aside: `config` copies every value as it merges, and nothing wipes those copies. (A secret that
 //! came by a variable stays in the process's environment anyway; one of a file does not.)
 
-use super::Secret;
-use super::keys::{Key, Kind};
+use super::keys::{self, Key, Kind, Place};
+use super::{Argument, Secret, value};
 use ::config::{ConfigError, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::{fmt, mem};
@@ -22,6 +22,27 @@ impl Layer {
             self.secrets.insert(name.clone(), secret);
         }
         self.values.insert(name, value);
+    }
+
+    /// A setting of `route` that the command line gives.
+    pub fn argument(&mut self, route: &str, argument: &Argument) {
+        if let Place::Leaf(key) = keys::place(&["routes", route, argument.leaf]) {
+            let kind = value::from_text(key.kind, argument.value.reveal());
+            let value = Value::new(Some(&argument.origin.to_owned()), kind);
+            self.push(key, format!("routes.{route}.{}", argument.leaf), value);
+        }
+    }
+
+    /// Forgets all settings of routes.
+    pub fn leave_routes(&mut self) {
+        self.values.retain(|name, _| !name.starts_with("routes."));
+        self.secrets.retain(|name, _| !name.starts_with("routes."));
+    }
+
+    /// Takes the other layer's settings on; they win.
+    pub fn extend(&mut self, other: Self) {
+        self.values.extend(other.values);
+        self.secrets.extend(other.secrets);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Value)> {

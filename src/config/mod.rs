@@ -5,6 +5,7 @@
 mod active;
 mod build;
 pub mod change;
+mod downloads;
 mod env;
 mod fault;
 mod file;
@@ -17,6 +18,7 @@ mod secret;
 mod server;
 mod settings;
 mod suggest;
+mod timers;
 mod tls;
 mod value;
 
@@ -49,6 +51,17 @@ impl Sources {
             env: std::env::vars_os().collect(),
         }
     }
+}
+
+/// A setting of a route from the command line.
+#[derive(Clone)]
+pub struct Argument {
+    /// The key's name in the route.
+    pub leaf: &'static str,
+    /// The value as it was written, which may be a secret.
+    pub value: Secret,
+    /// Which argument it is, or which variable.
+    pub origin: &'static str,
 }
 
 /// A configuration that passed every check.
@@ -84,7 +97,7 @@ pub fn allowed(key: &keys::Key) -> String {
 /// Every fault of every layer, at once. Only when the file itself cannot be read, the checks
 /// of what is missing or contradictory wait, for it might hold what they look for.
 pub fn load(sources: Sources) -> Result<Loaded, Faults> {
-    load_for(sources, true)
+    load_for(sources, None, true)
 }
 
 /// The same for whoever brings routes of its own: none need be configured.
@@ -92,10 +105,23 @@ pub fn load(sources: Sources) -> Result<Loaded, Faults> {
 /// # Errors
 /// As [`load`].
 pub fn load_without_routes(sources: Sources) -> Result<Loaded, Faults> {
-    load_for(sources, false)
+    load_for(sources, None, false)
 }
 
-fn load_for(sources: Sources, need_a_route: bool) -> Result<Loaded, Faults> {
+/// The same with one route alone, which the command line describes: those of the other layers are
+/// left out, whatever they hold. The last layer.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_route(sources: Sources, route: &str, arguments: &[Argument]) -> Result<Loaded, Faults> {
+    let mut own = Layer::default();
+    for argument in arguments {
+        own.argument(route, argument);
+    }
+    load_for(sources, Some(own), true)
+}
+
+fn load_for(sources: Sources, own: Option<Layer>, need_a_route: bool) -> Result<Loaded, Faults> {
     let (mut faults, mut warnings) = (Vec::new(), Vec::new());
     let file = match named_file(&sources, &mut faults) {
         Some((path, named_by)) => file::layer(&path, named_by, &mut faults),
@@ -103,8 +129,15 @@ fn load_for(sources: Sources, need_a_route: bool) -> Result<Loaded, Faults> {
         None => None,
     };
     let complete = file.is_some();
-    let env = env::layer(&sources.env, &mut faults, &mut warnings);
-    let mut settings = Settings::new(file.unwrap_or_default(), env, faults);
+    let mut file = file.unwrap_or_default();
+    let mut env = env::layer(&sources.env, &mut faults, &mut warnings);
+    if let Some(own) = own {
+        faults.retain(|fault| !fault.key.starts_with("routes."));
+        file.leave_routes();
+        env.leave_routes();
+        env.extend(own);
+    }
+    let mut settings = Settings::new(file, env, faults);
     if !complete {
         return Err(Faults(settings.faults));
     }

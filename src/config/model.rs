@@ -94,6 +94,10 @@ pub struct Timers {
     pub read_lock_retries: u32,
     /// Pause between two of them.
     pub read_lock_interval: Duration,
+    /// Retries of the exclusive lock on a target.
+    pub write_lock_retries: u32,
+    /// Pause between two of them.
+    pub write_lock_interval: Duration,
     /// One attempt of the data connection (passive mode).
     pub data_connect: Duration,
     /// Attempts of the data connection in total.
@@ -102,6 +106,8 @@ pub struct Timers {
     pub data_connect_interval: Duration,
     /// Bound on a whole PUT, drain included.
     pub transfer_put: Option<Duration>,
+    /// Bound on a whole GET, and on the listing of a route that downloads.
+    pub transfer_get: Option<Duration>,
     /// How long a living peer may take no byte.
     pub stall: Duration,
     /// How long a local file operation may stand still.
@@ -112,7 +118,7 @@ pub struct Timers {
     pub listen: Duration,
     /// A name look-up.
     pub dns: Duration,
-    /// A TLS handshake, and the end of TLS.
+    /// A TLS handshake.
     pub tls: Duration,
     /// How long an idle session is kept.
     pub idle_session: Duration,
@@ -136,10 +142,12 @@ pub struct Retry {
 pub struct Route {
     /// The route's name, `[a-z0-9_]+`.
     pub name: String,
-    /// The watched folder.
+    /// The watched folder; the filled one of a route that downloads.
     pub spool: PathBuf,
-    /// Where the files go.
+    /// Where the files go, or come from.
     pub server: Server,
+    /// It downloads: how.
+    pub get: Option<Get>,
     /// The server opens the data connections (active mode); none: we do.
     pub active: Option<super::Active>,
     /// Slots of this route.
@@ -170,6 +178,13 @@ pub struct Route {
     pub after: After,
     /// Folder of dead letters; never scanned.
     pub dead_letter: PathBuf,
+}
+
+/// What only a route that downloads has (`direction = "get"`).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Get {
+    /// Pause between two listings of the remote folder.
+    pub poll: Duration,
 }
 
 /// A destination.
@@ -246,14 +261,15 @@ pub enum Verify {
     None,
 }
 
-/// What becomes of a delivered source.
+/// What becomes of a delivered source, or of a downloaded remote file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum After {
     /// It is deleted.
     Delete,
-    /// It is moved to this folder, keeping its path below the spool.
+    /// It is moved to this folder, keeping its path below the spool; a downloaded one to this
+    /// folder on the server.
     Archive(PathBuf),
-    /// It stays; it is not sent again while unchanged.
+    /// It stays; it is not sent, or taken, again while unchanged.
     Keep,
 }
 

@@ -16,6 +16,7 @@ pub(super) fn check(settings: &mut Settings) {
         folders(settings, name);
         ready_suffix(settings, name);
         super::publishing::check(settings, name);
+        super::downloads::check(settings, name);
         super::tls::check(settings, name);
         super::active::check(settings, name);
         state(settings, name);
@@ -142,7 +143,8 @@ fn folders(settings: &mut Settings, route: &str) {
     let Some(spool) = settings.path(&name("spool")) else {
         return;
     };
-    for leaf in ["archive", "dead_letter"] {
+    let local = super::downloads::local_folders(settings, route);
+    for leaf in local {
         let Some(folder) = settings.path(&name(leaf)) else {
             continue;
         };
@@ -159,6 +161,7 @@ fn folders(settings: &mut Settings, route: &str) {
     let dead_letter = settings.path(&name("dead_letter"));
     if let (Some(archive), Some(dead_letter)) = (settings.path(&name("archive")), dead_letter)
         && archive == dead_letter
+        && local.contains(&"archive")
     {
         let found = format!("{dead_letter:?}, which is also the archive");
         let wrong = Wrong::new(found, "a folder of its own", "name another folder");

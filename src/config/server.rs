@@ -55,7 +55,8 @@ pub(super) fn parse(text: &str) -> Result<Place, Wrong> {
         Err(error) => return refuse(&error.to_string(), "repair the URL"),
     };
     if url.password().is_some() {
-        let way_out = "take the password out of the URL and give it as password_file or password";
+        let way_out = "take the password out of the URL and give it as password_file or password \
+                       (put, get, list: by FTPULSE_PASSWORD_FILE, FTPULSE_PASSWORD, or when asked)";
         return refuse("it holds a password", way_out);
     }
     if let Some((why, way_out)) = seen.borrow().iter().find_map(violation) {

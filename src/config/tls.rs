@@ -17,7 +17,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore};
+use rustls::version::TLS12;
+use rustls::{
+    ALL_VERSIONS, ClientConfig, Error, InconsistentKeys, RootCertStore, SupportedProtocolVersion,
+};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,7 +35,9 @@ pub struct Tls {
     pub verify: bool,
     /// What each session's own configuration is made of.
     pub client: Arc<ClientConfig>,
-    /// What `client` is made of.
+    /// The same, for TLS 1.2 alone.
+    pub older: Arc<ClientConfig>,
+    /// What both are made of.
     inputs: Inputs,
 }
 
@@ -163,13 +168,15 @@ pub(super) fn of(
     let trusted = trusted(s, route, verify, system);
     let own = own(s, route, key);
     let (trusted, own) = (trusted?, own?);
-    let made = client(&provider, verify, &trusted, own.as_ref());
+    let client = |versions: &[_]| client(&provider, versions, verify, &trusted, own.as_ref());
+    let made = client(ALL_VERSIONS).and_then(|all| Ok((all, client(&[&TLS12])?)));
     let (chain, key) = own.map_or_else(Default::default, |own| (own.chain, Some(own.key)));
     match made {
-        Ok(client) => Some(Tls {
+        Ok((client, older)) => Some(Tls {
             implicit: security == Security::Implicit,
             verify,
             client: Arc::new(client),
+            older: Arc::new(older),
             inputs: Inputs {
                 trusted,
                 chain,
@@ -344,12 +351,13 @@ fn certified(
 
 fn client(
     provider: &Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
     verify: bool,
     trusted: &Roots,
     own: Option<&Own>,
 ) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider));
-    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.with_protocol_versions(versions);
     let builder = builder.map_err(|error| error.to_string())?;
     let verifier = verifier::of(provider, verify, trusted)?;
     let builder = builder.dangerous();

@@ -47,6 +47,8 @@ pub struct Socket {
     pub probes: u8,
     /// Bytes that the peer has acknowledged.
     pub acked: u64,
+    /// Bytes that the peer has sent and our kernel has.
+    pub received: u64,
     /// Bytes queued and not yet sent.
     pub unsent: u64,
     /// Bytes sent and not acknowledged.
@@ -110,8 +112,10 @@ pub struct Sample {
     pub phase_number: u64,
     /// When that phase has to be over.
     pub deadline: Option<Mono>,
-    /// Bytes handed to the kernel in this transfer.
+    /// Bytes handed to the kernel in this transfer, or taken from it.
     pub bytes: u64,
+    /// The data connection brings bytes: a download.
+    pub receives: bool,
     /// The control connection.
     pub control: Option<Socket>,
     /// The data connection.

@@ -1,6 +1,7 @@
 //! Decisions only: plain values in, plain values out. No I/O, no clock, no threads, no actors;
 //! time is a parameter. Every file is tested with random histories beside its code.
 
+pub mod arrivals;
 pub mod backlog;
 pub mod bucket;
 pub mod claim;

@@ -34,6 +34,9 @@ pub fn cause(before: Option<&Sample>, last: &Sample) -> Cause {
             }
         }
         Phase::Transfer | Phase::Drain if last.path_dead() => Cause::PathDead,
+        // Nothing comes: the server sends nothing, unless it is our own disk that takes nothing.
+        Phase::Transfer if last.receives && calls(last, Call::File) => Cause::Disk,
+        Phase::Transfer if last.receives => Cause::SilentServer,
         Phase::Transfer | Phase::Drain => {
             last.data.map_or(Cause::Unknown, |data| moving(last, &data))
         }
@@ -106,6 +109,7 @@ mod tests {
             phase_number: 1,
             deadline: None,
             bytes: 0,
+            receives: false,
             control: Some(socket),
             data: Some(socket),
             thread: None,
@@ -156,6 +160,23 @@ mod tests {
         assert_eq!(of(Phase::Idle, Call::Lock), Cause::Lock);
         assert_eq!(of(Phase::Hash, Call::File), Cause::Disk);
         assert_eq!(of(Phase::Hash, Call::Other), Cause::Unknown);
+    }
+
+    #[test]
+    fn a_download_that_stands_still_is_the_servers_doing_or_our_disks() {
+        let of = |call, probes| {
+            let mut s = with_data(Phase::Transfer, |d| d.probes = probes);
+            s.receives = true;
+            s.thread = Some(Thread {
+                state: 'S',
+                call,
+                cpu_ms: 0,
+            });
+            cause(None, &s)
+        };
+        assert_eq!(of(Call::Other, 0), Cause::SilentServer);
+        assert_eq!(of(Call::File, 0), Cause::Disk);
+        assert_eq!(of(Call::Other, 2), Cause::PathDead);
     }
 
     #[test]

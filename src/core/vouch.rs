@@ -3,7 +3,7 @@
 //! so that nothing can be vouched for ever. They read samples; they never take one.
 
 use super::Mono;
-use super::evidence::Sample;
+use super::evidence::{Sample, Socket};
 use super::names::Phase;
 
 /// Bounds of the vouchers: how long each may stand in for a phase that must move.
@@ -32,7 +32,7 @@ impl Limits {
 pub struct Question<'a> {
     /// The sample of this Ping.
     pub sample: &'a Sample,
-    /// Whether the peer took bytes since the last beat.
+    /// Whether the peer took bytes, or sent some, since the last beat.
     pub advanced: bool,
     /// When it last did, or the phase began to be seen.
     pub last_advance: Mono,
@@ -91,8 +91,8 @@ impl Vouchers {
     }
 }
 
-/// In a phase that moves bytes: the peer takes some, or lives and took some not long ago (a slow
-/// reader's window opens in jumps many seconds apart).
+/// In a phase that moves bytes: the peer takes (or, in a download, sends) some, or lives and did so
+/// not long ago (a slow reader's window opens in jumps many seconds apart).
 fn progress(q: &Question<'_>) -> bool {
     q.sample.phase.moves()
         && (q.advanced
@@ -135,7 +135,7 @@ pub struct Witness {
     phase_number: u64,
     phase_since: Mono,
     cookie: u64,
-    acked: u64,
+    moved: u64,
     last_advance: Mono,
     advanced: bool,
     cpu_ms: u64,
@@ -145,20 +145,22 @@ pub struct Witness {
 impl Witness {
     /// Takes the sample of a Ping and remembers what moved since the one before.
     pub fn observe(&mut self, sample: &Sample) {
-        let (cookie, acked) = sample.data.map_or((0, 0), |s| (s.cookie, s.acked));
+        // Bytes go one way; the few that go the other are no content, but signs of life.
+        let moved = |s: Socket| (s.cookie, s.acked + s.received);
+        let (cookie, moved) = sample.data.map_or((0, 0), moved);
         let cpu_ms = sample.thread.map_or(0, |t| t.cpu_ms);
         if sample.phase_number != self.phase_number {
             self.phase_since = sample.at;
         }
         let fresh = sample.phase_number != self.phase_number || cookie != self.cookie;
-        self.advanced = cookie == self.cookie && acked > self.acked;
+        self.advanced = cookie == self.cookie && moved > self.moved;
         if fresh || self.advanced {
             self.last_advance = sample.at;
         }
         self.computed = cpu_ms > self.cpu_ms;
         self.phase_number = sample.phase_number;
         self.cookie = cookie;
-        self.acked = acked;
+        self.moved = moved;
         self.cpu_ms = cpu_ms;
     }
 
@@ -183,7 +185,7 @@ impl Witness {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::evidence::{Call, Socket, Thread, tcp};
+    use crate::core::evidence::{Call, Thread, tcp};
     use proptest::prelude::*;
     use std::time::Duration;
 
@@ -210,6 +212,7 @@ mod tests {
             phase_number: 4,
             deadline: None,
             bytes: 0,
+            receives: false,
             control: Some(socket()),
             data: phase.moves().then(socket),
             thread: None,
@@ -250,6 +253,20 @@ mod tests {
             ask(&[sample(Phase::Transfer, 1), later, last]),
             Some("progress")
         );
+    }
+
+    #[test]
+    fn bytes_that_the_peer_sends_restart_the_stall_timer_too() {
+        let at = |at, received| Sample {
+            receives: true,
+            data: Some(Socket {
+                received,
+                ..socket()
+            }),
+            ..sample(Phase::Transfer, at)
+        };
+        assert_eq!(ask(&[at(1, 0), at(25, 9), at(53, 9)]), Some("progress"));
+        assert_eq!(ask(&[at(1, 0), at(25, 9), at(55, 9)]), None);
     }
 
     #[test]

@@ -62,6 +62,16 @@ impl Session {
         self.line.expect(Offer { listener, peer });
         Ok(())
     }
+
+    /// Begins the wait for the reply to a data command. In active mode it is the wait for the
+    /// server's connection, too: vsftpd and others connect before they answer.
+    pub(super) fn begin_data_command(&self) {
+        let Setup { handle, timers, .. } = &self.setup;
+        match self.line.expects() {
+            true => handle.begin(Phase::Listen, Some(timers.listen)),
+            false => handle.begin(Phase::Reply, Some(timers.reply)),
+        }
+    }
 }
 
 /// What the server is told.
@@ -127,7 +137,9 @@ pub(super) fn accept(setup: &Setup, offer: &Offer) -> Result<TcpStream, Trouble>
     let failed = |e: &io::Error| Trouble::from_io(handle, "accepting the server's connection", e);
     loop {
         let readable = Some((offer.listener.as_fd(), PollFlags::IN));
-        handle.wait(readable, None).map_err(|e| failed(&e))??;
+        // No answer to a Ping: whether the path lives is for the vouchers to say.
+        handle.fence.wait(readable, None).map_err(|e| failed(&e))?;
+        handle.check()?;
         match offer.listener.accept() {
             Ok((stream, from)) if from.ip().to_canonical() == offer.peer.to_canonical() => {
                 return keep(setup, stream);

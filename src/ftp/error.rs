@@ -32,7 +32,7 @@ pub enum Trouble {
         /// What was seen.
         error: String,
     },
-    /// The source could not be read.
+    /// The source could not be read, or the target of a download not be written.
     Source(String),
     /// The source is not the file any more that the transfer began with.
     Changed,
@@ -56,6 +56,13 @@ pub enum Trouble {
     /// The final name exists on the server, and the route does not allow to replace it; what
     /// exactly is in the way.
     Conflict(String),
+    /// The server said that it sent all, and did not.
+    Incomplete {
+        /// Bytes that are here.
+        received: u64,
+        /// Bytes that it listed.
+        listed: u64,
+    },
     /// The server has a size that differs from what was sent.
     SizeDiffers {
         /// Bytes sent.
@@ -171,6 +178,7 @@ impl Trouble {
             | Self::NoHash(_)
             | Self::HashDiffers { .. }
             | Self::Conflict(_)
+            | Self::Incomplete { .. }
             | Self::SizeDiffers { .. } => true,
             Self::Ended | Self::Timeout(_) | Self::Lost { .. } => false,
         }
@@ -179,6 +187,12 @@ impl Trouble {
     /// The reply's code, if the server refused.
     pub fn code(&self) -> Option<u32> {
         match self {
+            // Some servers want a login (530) before they say that they have no TLS: none was tried.
+            Self::Refused {
+                verb: "AUTH",
+                code: 500..,
+                ..
+            } => None,
             Self::Refused { code, .. } => Some(*code),
             _ => None,
         }
@@ -196,6 +210,15 @@ impl fmt::Display for Trouble {
         match self {
             Self::Ended => f.write_str("the upload was ended"),
             Self::Timeout(phase) => write!(f, "no event within the bound of the phase {phase}"),
+            Self::Refused {
+                verb: "AUTH",
+                code: 500..,
+                text,
+            } => write!(
+                f,
+                "the server offers no TLS at this port, and nothing is sent in plain: AUTH TLS was \
+                 answered with {text}"
+            ),
             Self::Refused { verb, text, .. } => write!(f, "the server refused {verb}: {text}"),
             Self::Lost { phase, error } => write!(f, "the session was lost in {phase}: {error}"),
             Self::Source(error) | Self::Conflict(error) => f.write_str(error),
@@ -213,6 +236,10 @@ impl fmt::Display for Trouble {
             Self::HashDiffers { by, sent, found } => write!(
                 f,
                 "the server has other bytes than were sent: {by} is {found} there and {sent} here"
+            ),
+            Self::Incomplete { received, listed } => write!(
+                f,
+                "the server said that it sent the whole file, but {received} of {listed} bytes came"
             ),
             Self::SizeDiffers { sent, found } => {
                 write!(f, "{sent} bytes were sent but the server has {found}")

@@ -145,7 +145,7 @@ impl Hasher {
 /// The file's name, which many replies repeat, is not looked at. A CRC may come without its
 /// leading zeros.
 fn told(reply: &str, name: &str, like: &str) -> Option<String> {
-    let reply = reply.replace(name, " ");
+    let reply = without(reply, name);
     // After the reply's code.
     let words = || {
         let all = reply.get(4..).unwrap_or_default();
@@ -157,6 +157,24 @@ fn told(reply: &str, name: &str, like: &str) -> Option<String> {
     let whole = words().rfind(|w| w.len() == like.len());
     let found = whole.or_else(|| words().rfind(short))?;
     Some(format!("{:0>8}", found.to_ascii_lowercase()))
+}
+
+/// The text without the name, where that stands by itself: a short name can be a part of a hash.
+fn without(text: &str, name: &str) -> String {
+    let (mut rest, mut from) = (String::new(), 0);
+    for (at, _) in text.match_indices(name) {
+        let end = at + name.len();
+        let before = text[..at].chars().next_back();
+        let after = text[end..].chars().next();
+        let joined = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+        if !joined(before) && !joined(after) {
+            rest.push_str(&text[from..at]);
+            rest.push(' ');
+            from = end;
+        }
+    }
+    rest.push_str(&text[from..]);
+    rest
 }
 
 impl Session {
@@ -329,6 +347,8 @@ mod tests {
         let named = format!("250 {} {}", &sha[1..], sha);
         assert_eq!(told(&named, sha, sha), None, "the name is no hash");
         assert_eq!(told("25", "x", sha), None);
+        let short = format!("213 SHA-1 0-3 {sha} a");
+        assert_eq!(told(&short, "a", sha).as_deref(), Some(sha), "{short}");
     }
 
     #[test]

@@ -22,7 +22,10 @@ impl Session {
     pub(super) fn greet(&mut self) -> Result<(), Trouble> {
         let server = &self.setup.route.server;
         let security = match &server.tls {
-            Some(tls) => Some((Security::new(tls, &server.host)?, tls.implicit)),
+            Some(tls) => Some((
+                Security::new(tls, &server.host, self.versions)?,
+                tls.implicit,
+            )),
             None => None,
         };
         self.line.read_exactly(matches!(security, Some((_, false))));

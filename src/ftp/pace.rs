@@ -71,6 +71,28 @@ impl<'a> Pace<'a> {
         socket: &TcpStream,
         want: usize,
     ) -> Result<usize, Trouble> {
+        self.allow_over(handle, Some(socket), want)
+    }
+
+    /// How many of `want` bytes may be received now. What the peer has sent beyond that waits in
+    /// the kernel, and then with the peer.
+    ///
+    /// # Errors
+    /// The worker was stopped meanwhile.
+    pub(super) fn allow_receiving(
+        &mut self,
+        handle: &WorkerHandle,
+        want: usize,
+    ) -> Result<usize, Trouble> {
+        self.allow_over(handle, None, want)
+    }
+
+    fn allow_over(
+        &mut self,
+        handle: &WorkerHandle,
+        socket: Option<&TcpStream>,
+        want: usize,
+    ) -> Result<usize, Trouble> {
         if self.allowance == 0 {
             let (at, in_flight) = {
                 let mut inner = self.limit.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,7 +108,7 @@ impl<'a> Pace<'a> {
         Ok(usize::try_from(self.allowance).map_or(want, |allowance| allowance.min(want)))
     }
 
-    /// So many were sent.
+    /// So many were sent, or received.
     pub(super) fn sent(&mut self, bytes: usize) {
         self.allowance = self.allowance.saturating_sub(bytes as u64);
     }
@@ -97,13 +119,13 @@ impl<'a> Pace<'a> {
 /// more than before, since this loop turns whether the peer lives or not.
 fn wait_until(
     handle: &WorkerHandle,
-    socket: &TcpStream,
+    socket: Option<&TcpStream>,
     at: clock::Mono,
     in_flight: u64,
 ) -> Result<(), Trouble> {
     let (mut look, mut left) = (LOOK_FIRST, u64::MAX);
     loop {
-        let queued = socket::unacknowledged(socket.as_fd());
+        let queued = socket.map_or(0, |socket| socket::unacknowledged(socket.as_fd()));
         // First: over a dead descriptor the queue looks empty.
         handle.check()?;
         if queued == 0 || queued < left {

@@ -16,8 +16,9 @@ use crate::clock;
 use crate::core::names::Phase;
 use crate::sys::fence::Which;
 
-/// The longest that a listing may take, however alive it is: it only shows that listing works.
-const LISTING_BOUND: Duration = Duration::from_secs(120);
+/// The longest that a listing may take, however alive it is, where it only shows that listing works
+/// or what is left under old names.
+pub(super) const LISTING_BOUND: Duration = Duration::from_secs(120);
 
 /// The longest listing, bytes: millions of files.
 const LISTING_BYTES: usize = 256 << 20;
@@ -208,7 +209,7 @@ impl Session {
 
     fn list_by(&mut self, verb: &'static str) -> Result<Listing, Trouble> {
         let mut counter = Counter::default();
-        self.read_listing(verb, verb, |bytes| counter.take(bytes))?;
+        self.read_listing(verb, verb, Some(LISTING_BOUND), |bytes| counter.take(bytes))?;
         Ok(Listing {
             entries: counter.entries(),
             by: verb,
@@ -216,21 +217,32 @@ impl Session {
         })
     }
 
-    /// Hands the text that the command `line` lists to `take`, as it comes.
+    /// Hands the text that the command `line` lists to `take`, as it comes; all of it within
+    /// `bound`, if one is given.
     pub(super) fn read_listing(
         &mut self,
         verb: &'static str,
         line: &str,
+        bound: Option<Duration>,
         take: impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
-        let stream = self.by_passive(|session| session.open_data(verb, line))?;
-        self.read_lines(stream, verb, take)
+        let stream = self.begin_data(verb, line)?;
+        self.read_lines(stream, verb, bound, take)
+    }
+
+    /// Sends a command whose answer comes over a data connection, and opens that.
+    pub(super) fn begin_data(
+        &mut self,
+        verb: &'static str,
+        line: &str,
+    ) -> Result<Transfer, Trouble> {
+        self.by_passive(|session| session.open_data(verb, line))
     }
 
     fn open_data(&mut self, verb: &'static str, line: &str) -> Result<Transfer, Trouble> {
         let handle = Arc::clone(&self.setup.handle);
         self.offer()?;
-        handle.begin(Phase::Reply, Some(self.setup.timers.reply));
+        self.begin_data_command();
         handle.check()?;
         let opened = self
             .client
@@ -255,19 +267,22 @@ impl Session {
         &mut self,
         mut stream: Transfer,
         verb: &'static str,
+        bound: Option<Duration>,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), Trouble> {
         let handle = Arc::clone(&self.setup.handle);
-        let end = clock::mono() + LISTING_BOUND;
+        let end = bound.map(|bound| clock::mono() + bound);
         let stall = self.setup.timers.stall;
+        handle.begin_receiving(None);
         let mut bytes = 0;
         let mut buffer = [0u8; 16 * 1024];
         let read = loop {
-            let left = end.saturating_sub(clock::mono());
-            handle.begin(Phase::Transfer, Some(stall.min(left)));
+            let left = end.map_or(stall, |end| end.saturating_sub(clock::mono()));
+            // First: a new phase would forget that the one before was interrupted.
             if let Err(stop) = handle.check() {
                 break Err(stop.into());
             }
+            handle.begin(Phase::Transfer, Some(stall.min(left)));
             match stream.read(&mut buffer) {
                 // The dead descriptor of an interrupt reads as an end, too.
                 Ok(0) => break handle.check().map_err(Trouble::from),
@@ -309,7 +324,7 @@ impl Session {
         match self.step("MDTM", |client| {
             client.custom_command(line, &[Status::File])
         }) {
-            Ok(reply) => Ok(time_val(&String::from_utf8_lossy(&reply.body))),
+            Ok(reply) => Ok(time_val(&last_line(&reply.body))),
             Err(Trouble::Refused { code, .. }) if code != 421 => Ok(None),
             Err(trouble) => Err(trouble),
         }
@@ -353,6 +368,12 @@ impl Counter {
     }
 }
 
+/// The line that ends a reply: what was asked for stands in it.
+fn last_line(reply: &[u8]) -> String {
+    let text = String::from_utf8_lossy(reply);
+    text.lines().next_back().unwrap_or_default().to_owned()
+}
+
 /// The folder in a reply to PWD: in quotes, its own quotes doubled (RFC 959 appendix II).
 pub(super) fn quoted(reply: &str) -> Option<String> {
     let (_, rest) = reply.split_once('"')?;
@@ -365,9 +386,14 @@ pub(super) fn quoted(reply: &str) -> Option<String> {
     }
 }
 
-/// `213 YYYYMMDDHHMMSS[.f]` in UTC (RFC 3659 section 2.3).
+/// `213 YYYYMMDDHHMMSS[.f]`.
 fn time_val(reply: &str) -> Option<SystemTime> {
-    let digits = reply.get(4..18)?;
+    time_of(reply.get(4..)?)
+}
+
+/// `YYYYMMDDHHMMSS[.f]` in UTC (RFC 3659 section 2.3).
+pub(super) fn time_of(text: &str) -> Option<SystemTime> {
+    let digits = text.get(..14)?;
     if !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }

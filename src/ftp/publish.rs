@@ -181,8 +181,11 @@ impl Session {
             return false;
         }
         let no_size = self.quirks().has(Quirk::NoSize);
-        for verb in ["SIZE", "MDTM"].into_iter().skip(usize::from(no_size)) {
-            match self.command(verb, &name, &[Status::File]) {
+        for verb in ["SIZE", "MDTM", "MLST"]
+            .into_iter()
+            .skip(usize::from(no_size))
+        {
+            match self.command(verb, &name, &[Status::File, Status::RequestedFileActionOk]) {
                 Ok(_) => return true,
                 Err(Trouble::Refused { code, .. }) if code != 421 => {}
                 Err(_) => {

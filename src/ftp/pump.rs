@@ -140,13 +140,14 @@ pub(super) fn drain(
 
 /// Over TLS: waits for the peer's own end of the data connection, or its reply. What comes before
 /// that are the tickets with which the next data connection resumes this session's TLS; one that
-/// was closed over them unread would be reset, and the file be taken for a part.
+/// was closed over them unread would be reset, and the file be taken for a part. A server may well
+/// be at work on the file before it closes: the bound is that of its reply.
 pub(super) fn close_tls(session: &Session, wire: &mut Wire) -> Result<(), Trouble> {
     let Some((tls, socket)) = wire.secured() else {
         return Ok(());
     };
     let handle = &session.setup.handle;
-    handle.begin(Phase::TlsClose, Some(session.setup.timers.tls));
+    handle.begin(Phase::TlsClose, Some(session.setup.timers.reply));
     let control = session.client.get_ref();
     loop {
         handle.check()?;
@@ -163,7 +164,8 @@ pub(super) fn close_tls(session: &Session, wire: &mut Wire) -> Result<(), Troubl
                 Ok(true) | Err(_) => return handle.check().map_err(Trouble::from),
             },
             Ok((Woken::Ready, _)) => return Ok(()),
-            Ok(_) => handle.ack(),
+            // No answer to a Ping: whether the path lives is for the vouchers to say.
+            Ok(_) => {}
             Err(e) => return Err(Trouble::from_io(handle, "ending TLS", &e)),
         }
     }

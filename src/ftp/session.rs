@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::hash::Hashing;
 use super::passive::Data;
 use super::stream::{self, Client, Line};
+use super::tls::{Security, Versions};
 use super::{Limit, Quirks, Trouble, dial, passive};
 use crate::clock;
 use crate::config::{Route, Timers};
@@ -71,6 +72,8 @@ pub struct Session {
     pub(super) client: Client,
     /// The way past it to the control connection.
     pub(super) line: Arc<Line>,
+    /// The versions of TLS that it offered.
+    pub(super) versions: Versions,
     /// The greeting as it came.
     pub(super) greeting: String,
     /// Which TLS the connection has.
@@ -90,7 +93,32 @@ pub struct Session {
 impl Session {
     /// Connects, logs in, sets binary, goes to the remote folder (made as needed).
     pub fn open(setup: &Setup) -> Result<Self, Trouble> {
-        let mut session = Self::connect(setup)?;
+        Self::open_with(setup, Versions::All)
+    }
+
+    /// Whether its TLS gives the data connections of another file nothing to be resumed by, as
+    /// many servers want it: `renew` it before.
+    pub fn is_spent(&self) -> bool {
+        self.line.security().is_some_and(Security::is_spent)
+    }
+
+    /// Another session in place of a spent one: over TLS 1.2, whose tickets last, if that can be.
+    pub fn renew(self) -> Result<Self, Trouble> {
+        let (setup, versions) = (self.setup.clone(), self.versions);
+        self.quit();
+        if versions == Versions::NotOlder {
+            return Self::open_with(&setup, versions);
+        }
+        match Self::open_with(&setup, Versions::Older) {
+            Err(Trouble::Lost {
+                phase: Phase::Tls, ..
+            }) => Self::open_with(&setup, Versions::NotOlder),
+            other => other,
+        }
+    }
+
+    fn open_with(setup: &Setup, versions: Versions) -> Result<Self, Trouble> {
+        let mut session = Self::connect_with(setup, versions)?;
         match session.enter_folder() {
             Ok(()) => Ok(session),
             Err(trouble) => {
@@ -102,6 +130,10 @@ impl Session {
 
     /// Connects, logs in, sets binary; stays in the login folder.
     pub fn connect(setup: &Setup) -> Result<Self, Trouble> {
+        Self::connect_with(setup, Versions::All)
+    }
+
+    fn connect_with(setup: &Setup, versions: Versions) -> Result<Self, Trouble> {
         let Setup {
             handle,
             route,
@@ -131,7 +163,7 @@ impl Session {
             setup.detection,
         )?;
         // From here on an error leaves a client behind whose drop must find a dead descriptor.
-        let opened = Self::over(setup, stream).and_then(|mut session| {
+        let opened = Self::over(setup, stream, versions).and_then(|mut session| {
             match session.greet().and_then(|()| session.log_in()) {
                 Ok(()) => Ok(session),
                 Err(trouble) => {
@@ -146,7 +178,7 @@ impl Session {
         opened
     }
 
-    fn over(setup: &Setup, stream: TcpStream) -> Result<Self, Trouble> {
+    fn over(setup: &Setup, stream: TcpStream, versions: Versions) -> Result<Self, Trouble> {
         let line = Arc::new(Line::default());
         let client = stream::client(stream, &line, setup)
             .map_err(|e| Trouble::from_ftp(&setup.handle, "making a client", e))?;
@@ -157,6 +189,7 @@ impl Session {
             setup: setup.clone(),
             client,
             line,
+            versions,
             greeting: String::new(),
             agreed: None,
             hash: None,
@@ -173,9 +206,10 @@ impl Session {
             return Ok(());
         }
         match self.change_folder(&folder) {
+            // Nothing is made where files are only taken from.
             Err(Trouble::Refused {
                 code: 500..=599, ..
-            }) => {
+            }) if self.setup.route.get.is_none() => {
                 self.remade()?;
                 self.make_folders(&folder)?;
                 self.change_folder(&folder)

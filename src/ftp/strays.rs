@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use super::probe::LISTING_BOUND;
 use super::publish::take_away;
 use super::{Quirk, Session, Trouble};
 
@@ -28,7 +29,8 @@ impl Session {
         let no_mlsd = self.quirks().has(Quirk::NoMlsd);
         for (verb, line, facts) in ways.into_iter().skip(usize::from(no_mlsd)) {
             let mut names = Names::new(facts, &fits);
-            match self.read_listing(verb, &format!("{line}{wired}"), |bytes| names.take(bytes)) {
+            let line = format!("{line}{wired}");
+            match self.read_listing(verb, &line, Some(LISTING_BOUND), |bytes| names.take(bytes)) {
                 Ok(()) => return Ok(names.below(folder)),
                 Err(Trouble::Refused { code, text, .. }) if code != 421 => {
                     if facts && matches!(code, 500 | 502 | 504) {

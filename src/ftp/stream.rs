@@ -103,6 +103,11 @@ impl Line {
         let _ = self.data.set(security);
     }
 
+    /// How data connections are secured, if they are.
+    pub(super) fn security(&self) -> Option<&Security> {
+        self.data.get()
+    }
+
     /// Why the last data connection could not be secured.
     pub(super) fn take_trouble(&self) -> Option<Trouble> {
         Self::lock(&self.trouble).take()
@@ -194,6 +199,7 @@ impl Wire {
             && let Some(connection) = Line::lock(&line.secured).take()
         {
             self.tls = Some(Box::new(connection));
+            self.replies = Replies::default();
         }
     }
 }
@@ -326,7 +332,7 @@ impl Connector {
             Some(offer) => active::accept(&self.setup, &offer)?,
             None => stream,
         };
-        let tls = match self.line.data.get() {
+        let tls = match self.line.security() {
             Some(security) => {
                 let Setup { handle, timers, .. } = &self.setup;
                 Some(Box::new(security.shake_hands(handle, timers.tls, &stream)?))

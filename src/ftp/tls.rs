@@ -13,31 +13,54 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, ProtocolVersion};
 
 use super::Trouble;
+use super::tickets::Tickets;
 use crate::config::Tls;
 use crate::core::names::Phase;
 use crate::pulse::WorkerHandle;
 
-/// Tickets kept for one session: servers hand out two at a time.
-const TICKETS: usize = 8;
+/// Which versions a session offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Versions {
+    /// All.
+    All,
+    /// TLS 1.2, whose sessions are resumed any number of times by the same ticket.
+    Older,
+    /// All, for the server does not speak TLS 1.2.
+    NotOlder,
+}
 
 /// How one session's connections are secured. Many servers want a data connection to resume the
 /// TLS session of its own control connection, so nothing of it is shared with other sessions.
 #[derive(Clone)]
 pub(super) struct Security {
     config: Arc<ClientConfig>,
+    tickets: Arc<Tickets>,
     host: ServerName<'static>,
 }
 
 impl Security {
-    pub(super) fn new(tls: &Tls, host: &str) -> Result<Self, Trouble> {
+    pub(super) fn new(tls: &Tls, host: &str, versions: Versions) -> Result<Self, Trouble> {
         let host = ServerName::try_from(host.to_owned()).map_err(|_| Trouble::Lost {
             phase: Phase::Tls,
             error: format!("no certificate can be for the host {host:?}: name it otherwise"),
         })?;
-        let mut config = ClientConfig::clone(&tls.client);
-        config.resumption = Resumption::in_memory_sessions(TICKETS);
-        let config = Arc::new(config);
-        Ok(Self { config, host })
+        let common = match versions {
+            Versions::All | Versions::NotOlder => &tls.client,
+            Versions::Older => &tls.older,
+        };
+        let tickets = Arc::new(Tickets::new());
+        let mut config = ClientConfig::clone(common);
+        config.resumption = Resumption::store(Arc::clone(&tickets) as _);
+        Ok(Self {
+            config: Arc::new(config),
+            tickets,
+            host,
+        })
+    }
+
+    /// Whether data connections will soon have no ticket left to be resumed by.
+    pub(super) fn is_spent(&self) -> bool {
+        self.tickets.not_renewed()
     }
 
     /// Secures a connection, within a phase of its own.
@@ -106,7 +129,7 @@ fn way_out(error: &rustls::Error, host: &str) -> Option<String> {
     use CertificateError as Bad;
     use rustls::Error;
     Some(match error {
-        Error::InvalidCertificate(Bad::UnknownIssuer) => {
+        Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             "nobody who is trusted has signed the server's certificate: name the CA that has, or a \
              self-signed certificate itself, in ca_file"
                 .into()
@@ -128,8 +151,15 @@ fn way_out(error: &rustls::Error, host: &str) -> Option<String> {
         }
         Error::AlertReceived(
             AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
             | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
             | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError
             | AlertDescription::HandshakeFailure,
         ) => {
             "the server refused us: it may want a client_certificate of a CA that it trusts".into()

@@ -157,7 +157,7 @@ fn put(session: &mut Session, attempt: &Attempt, from: u64) -> Result<Stream, Tr
     // Whoever ends this worker from now on must take it that STOR was sent.
     attempt.enter(stage);
     Trouble::unless_noted(&handle, attempt, before).inspect_err(|_| session.line.withdraw())?;
-    handle.begin(Phase::Reply, Some(session.setup.timers.reply));
+    session.begin_data_command();
     handle.check()?;
     let position = usize::try_from(from).unwrap_or(usize::MAX);
     let result = session
@@ -224,7 +224,7 @@ fn stream_file(
             close_tls(session, wire)
         });
     if let Err(trouble) = moved {
-        return Err(break_off(session, stream, trouble));
+        return Err(break_off(session, stream, "STOR", trouble));
     }
     handle.begin(Phase::FinalReply, Some(setup.timers.reply));
     let result = stream
@@ -242,7 +242,12 @@ fn stream_file(
 }
 
 /// The error end of a transfer: reset, then the server's own reason if it gives one soon.
-fn break_off(session: &mut Session, stream: Stream, trouble: Trouble) -> Trouble {
+pub(super) fn break_off(
+    session: &mut Session,
+    stream: Stream,
+    verb: &'static str,
+    trouble: Trouble,
+) -> Trouble {
     let handle = Arc::clone(&session.setup.handle);
     if handle.check().is_err() {
         // Ended or interrupted: dead descriptors are laid already, so the drop cannot block. The
@@ -265,7 +270,7 @@ fn break_off(session: &mut Session, stream: Stream, trouble: Trouble) -> Trouble
     }
     let reason = stream
         .finish()
-        .map_err(|e| Trouble::from_ftp(&handle, "STOR", e));
+        .map_err(|e| Trouble::from_ftp(&handle, verb, e));
     match (reason, trouble) {
         // Our own reasons outrank what the server makes of the reset.
         (Err(lost @ (Trouble::Ended | Trouble::Timeout(_) | Trouble::Lost { .. })), ours) => {

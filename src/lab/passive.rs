@@ -171,8 +171,15 @@ impl Session {
             }
             _ => {}
         }
-        if self.shared.character.has(&Quirk::DeadEpsv) && strike.is_none() {
-            let port = self.open_passive(ip, Some(Strike::refused_for_ever()));
+        let shut = [
+            (Quirk::DeadEpsv, Kind::DataRefused),
+            (Quirk::DeafEpsv, Kind::DataNotAccepted),
+        ];
+        let shut = shut
+            .iter()
+            .find(|(quirk, _)| self.shared.character.has(quirk));
+        if let Some((_, kind)) = shut.filter(|_| strike.is_none()) {
+            let port = self.open_passive(ip, Some(Strike::for_ever(*kind)));
             if let Some(passive) = &mut self.passive {
                 passive.strike = None;
             }

@@ -9,6 +9,8 @@ pub enum Quirk {
     Refuses(&'static str, u16),
     /// EPSV names a port where nothing listens, as behind a NAT that does not know it; PASV works.
     DeadEpsv,
+    /// The same where a firewall drops what is meant for that port: a connect gets no answer.
+    DeafEpsv,
     /// PASV names a foreign address (192.0.2.1), with the port that the server really listens on.
     ForeignPasv,
     /// RNTO over a file that is there is refused with this code.

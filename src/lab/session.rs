@@ -52,10 +52,10 @@ pub(super) struct Strike {
 }
 
 impl Strike {
-    /// A data port that stays closed.
-    pub(super) fn refused_for_ever() -> Self {
+    /// One that does not end.
+    pub(super) fn for_ever(kind: Kind) -> Self {
         Self {
-            kind: Kind::DataRefused,
+            kind,
             term: Term::Forever,
         }
     }

@@ -12,7 +12,7 @@ use slog::{Drain, Level, OwnedKVList, Record, o};
 use slog_json::Json;
 use slog_term::{Decorator, FullFormat, RecordDecorator};
 
-use super::escape;
+use super::{escape, sentence};
 
 /// What a line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Form {
     },
     /// One JSON object: `ts` (RFC 3339), `level`, `msg`, then the facts.
     Json,
+    /// `ftpulse: message: file: error; what next`, for whoever waits for a command.
+    Sentence,
 }
 
 impl Form {
@@ -34,6 +36,7 @@ impl Form {
         let made = match self {
             Form::Text { color } => as_text(record, values, ts, color),
             Form::Json => as_json(record, values, ts),
+            Form::Sentence => sentence::of(record),
         };
         // Only a fact whose own serializer fails ends here; the message is still worth a line.
         made.unwrap_or_else(|e| {

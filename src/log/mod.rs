@@ -6,6 +6,7 @@
 
 mod escape;
 mod line;
+mod sentence;
 
 pub use escape::{chain, escape, escape_bytes, escape_reply};
 pub use line::{Form, sealed};

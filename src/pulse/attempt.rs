@@ -209,6 +209,11 @@ impl Attempt {
         written
     }
 
+    /// Whether a later life is to know of it.
+    pub fn is_journalled(&self) -> bool {
+        self.journal.is_kept()
+    }
+
     /// Writes it into a journal that has begun anew, if the server may know of it.
     pub fn note_anew(&self) {
         if self.stage() != Stage::Opened {
@@ -317,6 +322,15 @@ impl Attempt {
         self.began_at.store(byte, SeqCst);
         self.in_vain.store(in_vain, SeqCst);
         in_vain
+    }
+
+    /// The byte of the file at which it begins.
+    pub fn begins_at(&self) -> u64 {
+        match self.began_at.load(SeqCst) {
+            // Spoilt.
+            u64::MAX => 0,
+            byte => byte,
+        }
     }
 
     /// The server did not let it go on there: whoever follows it must not try that again.

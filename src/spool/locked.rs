@@ -1,6 +1,7 @@
-//! The shared lock on a source: whoever holds it exclusively (by `flock` or by `fcntl`) is still
-//! at work, and named where the kernel tells. Both kinds are taken, so that a producer that asks
-//! first waits for the end of the upload. Where a file system has no locks there are none to heed.
+//! The shared lock on a source, and the exclusive one on the target of a download: whoever is in
+//! the way (by `flock` or by `fcntl`) is still at work, and named where the kernel tells. Both
+//! kinds are taken, so that whoever asks first waits for the end of the transfer. Where a file
+//! system has no locks there are none to heed.
 
 use std::fmt;
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::io;
 use super::lock::flock_holder;
 use crate::sys::{file, lock};
 
-/// A source that somebody holds exclusively.
+/// A file that somebody else holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locked {
     /// By which of the two calls.
@@ -19,7 +20,7 @@ pub struct Locked {
     pub holder: Option<Holder>,
 }
 
-/// A producer that holds a lock. Its command line is not told: it may hold a secret of its own.
+/// A process that holds a lock. Its command line is not told: it may hold a secret of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// Its process id.
@@ -58,25 +59,44 @@ impl fmt::Display for Locked {
 /// [`Locked`], with the holder.
 pub fn share(source: &File) -> Result<(), Locked> {
     if matches!(file::lock_shared(source), Ok(false)) {
-        let stat = rustix::fs::fstat(source);
-        let holder = stat.ok().and_then(|stat| flock_holder(&stat));
-        let holder = holder.map(|holder| Holder::of(holder.pid));
-        return Err(Locked {
-            by: "flock",
-            holder,
-        });
+        return Err(by_flock(source));
     }
     match lock::share_ranges(source) {
-        Err(error) if is_taken(&error) => {
-            let found = lock::exclusive_holder(source).ok().flatten();
-            let holder = found.and_then(|locker| locker.pid).map(Holder::of);
-            Err(Locked {
-                by: "fcntl",
-                holder,
-            })
-        }
+        Err(error) if is_taken(&error) => Err(by_fcntl(lock::exclusive_holder(source))),
         // No such locks on this file system: nobody can hold one.
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Takes the exclusive locks without waiting; they end with the descriptor. A file that is open for
+/// reading only gets the one of `flock`.
+///
+/// # Errors
+/// [`Locked`], with the holder.
+pub fn own(target: &File) -> Result<(), Locked> {
+    if matches!(file::lock_exclusive(target), Ok(false)) {
+        return Err(by_flock(target));
+    }
+    match lock::own_ranges(target) {
+        Err(error) if is_taken(&error) => Err(by_fcntl(lock::any_holder(target))),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn by_flock(file: &File) -> Locked {
+    let stat = rustix::fs::fstat(file);
+    let holder = stat.ok().and_then(|stat| flock_holder(&stat));
+    Locked {
+        by: "flock",
+        holder: holder.map(|holder| Holder::of(holder.pid)),
+    }
+}
+
+fn by_fcntl(found: io::Result<Option<lock::Locker>>) -> Locked {
+    let holder = found.ok().flatten().and_then(|locker| locker.pid);
+    Locked {
+        by: "fcntl",
+        holder: holder.map(Holder::of),
     }
 }
 

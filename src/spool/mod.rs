@@ -3,6 +3,7 @@
 pub mod dead;
 pub mod finish;
 mod folder;
+pub mod inbox;
 pub mod journal;
 pub mod lock;
 pub mod locked;

@@ -80,7 +80,10 @@ impl Taking {
         let mut left_out: Vec<String> = below(&route.spool, &route.dead_letter)
             .into_iter()
             .collect();
-        if let After::Archive(folder) = &route.after {
+        // That of a route that downloads is on the server.
+        if let After::Archive(folder) = &route.after
+            && route.get.is_none()
+        {
             left_out.extend(below(&route.spool, folder));
         }
         let include = Patterns::new(&route.include)?;

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use self::kept::Comparison;
 use self::pass::{Count, Pass};
+use self::scans::RESCAN;
 use super::dead::Tally;
 use super::finish::Finished;
 use super::folder::Folder;
@@ -35,7 +36,7 @@ use super::still::Still;
 use super::taking::Taking;
 use super::waiting::{BATCH, Waiting};
 use super::watch::Inlet;
-use super::{Candidate, Clock, Stamp};
+use super::{Candidate, Clock, Now, Stamp};
 use crate::clock::Mono;
 use crate::config::Route;
 use crate::report::Retry;
@@ -255,6 +256,9 @@ impl Work {
         if self.folder_moved || (missing && now.mono >= self.folder.retry_at) {
             self.look_at_folder(now);
         }
+        if self.route.get.is_some() {
+            return self.keep_folder((self.clock.now)());
+        }
         if self.folder.root().is_some() {
             if now.mono >= self.next_scan && self.pass.is_none() {
                 self.scan_due();
@@ -266,6 +270,21 @@ impl Work {
         }
         self.tell_state((self.clock.now)());
         self.next_due()
+    }
+
+    /// The folder of a route that downloads: who fills it does not ask here, so all there is to do is
+    /// to own it, and to tell what is wrong with it.
+    fn keep_folder(&mut self, now: Now) -> Mono {
+        self.unread = false;
+        self.tell_state(now);
+        let look = match self.folder.root() {
+            Some(_) => now.mono + RESCAN,
+            None => self.folder.retry_at,
+        };
+        match self.state_changed {
+            true => look.min(self.no_state_before),
+            false => look,
+        }
     }
 
     fn next_due(&self) -> Mono {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::{socket, thread};
-use crate::core::evidence::Socket;
+use crate::core::evidence::{Socket, tcp};
 
 /// The sockets of one session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,20 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Without a socket that is still connecting: it is closed, as it has nothing that could be
+    /// stranded.
+    #[must_use]
+    pub fn connected(self) -> Self {
+        let stands = |fd: &OwnedFd| {
+            socket::sample(fd.as_fd())
+                .is_some_and(|s| s.state != tcp::SYN_SENT && s.state != tcp::CLOSE)
+        };
+        Self {
+            control: self.control.filter(stands),
+            data: self.data.filter(stands),
+        }
+    }
+
     /// Releases the sockets, data first: the peer sees a reset, and what was not sent is gone.
     pub fn reset(self) {
         for fd in [self.data, self.control].into_iter().flatten() {

@@ -64,6 +64,7 @@ pub fn sample(fd: BorrowedFd<'_>) -> Option<Socket> {
         probes: info.tcpi_probes,
         // The kernel counts our SYN.
         acked: info.tcpi_bytes_acked.saturating_sub(1),
+        received: info.tcpi_bytes_received,
         unsent,
         unacked: unacknowledged(fd).saturating_sub(unsent),
         window: info.tcpi_snd_wnd,

@@ -39,6 +39,8 @@ const FILE_CALLS: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_pread64,
     libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_fdatasync,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,

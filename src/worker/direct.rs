@@ -8,7 +8,6 @@ use super::job::{End, Upload, ensure, escape, open_source};
 use crate::core::names::Phase;
 use crate::ftp::{self, Landed, Placed, Session, Settled, Setup, Trouble};
 use crate::pulse::Attempt;
-use crate::spool;
 
 /// Sends it; `torn` is an earlier attempt whose part could not be taken away.
 pub(super) fn deliver(
@@ -42,7 +41,7 @@ pub(super) fn settle(
     }
     let open = |version| {
         setup.handle.begin(Phase::LocalFile, None);
-        let (file, stamp) = spool::open_source(&setup.route.spool, &upload.path).ok()?;
+        let (file, stamp) = upload.open(setup).ok()?;
         (stamp == version).then_some(file)
     };
     ftp::settle(ensure(setup, session)?, &upload.doubts, open)
@@ -67,9 +66,9 @@ fn send(
 ) -> Result<End, Trouble> {
     let (mut file, stamp) = open_source(setup, upload)?;
     let session = ensure(setup, session)?;
-    session.may_be_marked(&upload.path)?;
+    session.may_be_marked(&upload.target)?;
     upload.attempt.note_source(stamp);
-    let placed = session.store_directly(&mut file, stamp, &upload.attempt, &upload.path, torn)?;
+    let placed = session.store_directly(&mut file, stamp, &upload.attempt, &upload.target, torn)?;
     Ok(match placed {
         // Whether the source is still what was sent is asked before it is finished.
         Placed::As(name) => {

@@ -1,11 +1,18 @@
-//! One job of a worker: an upload with its doubts resolved first, or the sweep of old temp names.
+//! One job of a worker: an upload with its doubts resolved first, a download, or the sweep of old
+//! temp names.
 
-use std::fmt;
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use slog::{debug, info};
 
+use super::ask::{Answer, Ask};
+use super::download::{Download, Got};
+use super::failure::{Failure, failed};
+use super::lock::{Retries, hold};
+use super::poll::{Poll, Polled};
 use super::tidy::{Look, Seen, Sweep};
 use crate::clock::{self, Mono};
 use crate::config::{Route, Timers};
@@ -13,7 +20,7 @@ use crate::core::journey::Stage;
 use crate::core::names::Phase;
 use crate::failpoint;
 use crate::ftp::{self, Landed, Placed, Quirks, Resolved, Session, Settled, Setup, Trouble};
-use crate::pulse::{Attempt, Point, Stop};
+use crate::pulse::{Attempt, Point};
 use crate::spool::{self, SourceError, Stamp};
 
 /// What the daemon gives to a worker. It carries its epoch: a job of another life is not done.
@@ -49,6 +56,12 @@ pub struct Terms {
 pub enum Work {
     /// Deliver a file.
     Upload(Upload),
+    /// List the remote folder.
+    Poll(Poll),
+    /// Download a file.
+    Download(Download),
+    /// Ask something about the server.
+    Ask(Ask),
     /// Take old temp names away.
     Sweep(Sweep),
     /// Look for old temp files.
@@ -60,14 +73,31 @@ pub enum Work {
 /// A file to deliver.
 #[derive(Debug, Clone)]
 pub struct Upload {
-    /// Path below the spool, and of the final name below the remote folder.
+    /// Path below the spool.
     pub path: Arc<str>,
+    /// The final name, below the remote folder.
+    pub target: Arc<str>,
+    /// The source itself, where it has no name.
+    pub nameless: Option<Arc<File>>,
     /// The version that the collector found settled.
     pub settled: Stamp,
     /// The attempt to make; its token is noted before the job is given.
     pub attempt: Arc<Attempt>,
     /// Earlier attempts without a clear result, oldest first.
     pub doubts: Vec<Arc<Attempt>>,
+}
+
+impl Upload {
+    /// Opens the source, whichever version it is.
+    pub(super) fn open(&self, setup: &Setup) -> std::result::Result<(File, Stamp), SourceError> {
+        let Some(file) = &self.nameless else {
+            return spool::open_source(&setup.route.spool, &self.path);
+        };
+        // Opened anew: a duplicate would share its position.
+        let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+        let stamp = spool::stamp_of(&file)?;
+        Ok((file, stamp))
+    }
 }
 
 /// What became of a job.
@@ -109,56 +139,16 @@ pub enum Result {
     },
     /// The look came to its end.
     Looked(Seen),
+    /// The remote folder was listed.
+    Polled(Box<Polled>),
+    /// The file is here.
+    Got(Box<Got>),
+    /// The question is answered.
+    Answered(Answer),
     /// The session is given up.
     Parted,
     /// It failed.
     Failed(Failure),
-}
-
-/// Why a job failed, as the daemon needs to know it.
-#[derive(Debug, Clone)]
-pub struct Failure {
-    /// What failed.
-    pub kind: FailureKind,
-    /// The reply's code, if the server refused.
-    pub code: Option<u32>,
-    /// Whether there was a session: without one it is the destination's failure.
-    pub connected: bool,
-    /// Whether a login was taken in this job or before it: what is refused then is no login.
-    pub logged_in: bool,
-    /// In which phase.
-    pub phase: Phase,
-    /// The whole story, for the log.
-    pub error: String,
-}
-
-/// Whose failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// A wait was over its bound.
-    Timeout,
-    /// The session was lost.
-    Lost,
-    /// The server refused this file.
-    Refused,
-    /// The source changed: it has to settle again.
-    Changed,
-    /// The source is gone.
-    Vanished,
-    /// The source cannot be read, or is locked.
-    Source,
-    /// Earlier attempts are still in doubt.
-    Doubt,
-    /// The journal cannot be written.
-    Journal,
-    /// The worker was ended.
-    Ended,
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.error)
-    }
 }
 
 /// Does a job. The session is kept for the next one, unless it cannot be trusted any more.
@@ -173,15 +163,7 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
     let phase = setup.handle.phase();
     let result = match result {
         Ok(done) => done,
-        Err(trouble) => {
-            let connected = session.is_some() || matches!(trouble, Trouble::Source(_));
-            if !trouble.spares_session()
-                && let Some(session) = session.take()
-            {
-                session.discard();
-            }
-            Result::Failed(failure(trouble, phase, connected))
-        }
+        Err(trouble) => Result::Failed(failed(session, trouble, phase)),
     };
     if session.as_ref().is_some_and(|s| !s.usable())
         && let Some(session) = session.take()
@@ -194,42 +176,6 @@ pub fn run(setup: &Setup, slot: usize, session: &mut Option<Session>, job: Job) 
         epoch: job.epoch,
         job: job.id,
         result,
-    }
-}
-
-fn failure(trouble: Trouble, phase: Phase, connected: bool) -> Failure {
-    let kind = match &trouble {
-        Trouble::Ended => FailureKind::Ended,
-        Trouble::Timeout(_) => FailureKind::Timeout,
-        Trouble::Changed => FailureKind::Changed,
-        Trouble::Vanished => FailureKind::Vanished,
-        Trouble::Source(_) => FailureKind::Source,
-        Trouble::InDoubt => FailureKind::Doubt,
-        Trouble::Unwritten => FailureKind::Journal,
-        Trouble::Refused { code: 421, .. } | Trouble::Lost { .. } => FailureKind::Lost,
-        Trouble::Refused { .. } | Trouble::SizeDiffers { .. } => FailureKind::Refused,
-        Trouble::NoHash(_) | Trouble::Conflict(_) | Trouble::HashDiffers { .. } => {
-            FailureKind::Refused
-        }
-    };
-    let phase = match trouble {
-        Trouble::Timeout(phase) | Trouble::Lost { phase, .. } => phase,
-        _ => phase,
-    };
-    let entering = matches!(
-        trouble,
-        Trouble::Refused {
-            verb: "TYPE" | "CWD" | "MKD",
-            ..
-        }
-    );
-    Failure {
-        kind,
-        code: trouble.code(),
-        connected,
-        logged_in: connected || entering,
-        phase,
-        error: trouble.to_string(),
     }
 }
 
@@ -253,6 +199,9 @@ fn run_work(
                 End::Skipped(source) => Result::Skipped { source },
             })
         }
+        Work::Poll(poll) => poll.run(setup, session),
+        Work::Download(download) => super::download::run(setup, session, &download, began),
+        Work::Ask(ask) => ask.run(setup, ensure(setup, session)?),
         Work::Sweep(sweep) => sweep.run(ensure(setup, session)?),
         Work::Look(look) => look.run(setup, ensure(setup, session)?),
         Work::Part => {
@@ -268,8 +217,12 @@ pub(super) fn ensure<'a>(
     setup: &Setup,
     session: &'a mut Option<Session>,
 ) -> std::result::Result<&'a mut Session, Trouble> {
+    let spent = session.take_if(|session| session.is_spent());
     if session.is_none() {
-        *session = Some(Session::open(setup)?);
+        *session = Some(match spent {
+            Some(spent) => spent.renew()?,
+            None => Session::open(setup)?,
+        });
         setup.handle.note_session(true);
         debug!(setup.log, "session opened"; "server" => setup.route.server.key());
     }
@@ -308,7 +261,7 @@ fn publish(
     session: &mut Option<Session>,
     upload: &Upload,
 ) -> std::result::Result<End, Trouble> {
-    let target: &str = &upload.path;
+    let target: &str = &upload.target;
     if let Some(done) = ftp::published(&upload.doubts) {
         // Its 250 was read after all: nothing is asked of the server.
         return Ok(End::Delivered(ftp::landed(done, target), 0));
@@ -379,31 +332,20 @@ fn publish(
 pub(super) fn open_source(
     setup: &Setup,
     upload: &Upload,
-) -> std::result::Result<(std::fs::File, Stamp), Trouble> {
+) -> std::result::Result<(File, Stamp), Trouble> {
     let handle = &setup.handle;
     handle.begin(Phase::LocalFile, None);
     handle.pass(Point::Source);
-    let opened = spool::open_source(&setup.route.spool, &upload.path).map_err(source_trouble);
+    let opened = upload.open(setup).map_err(source_trouble);
     handle.check()?;
     let (file, _) = opened?;
-    let (pause, mut left) = (
-        setup.timers.read_lock_interval,
-        setup.timers.read_lock_retries,
-    );
-    while let Err(locked) = spool::locked::share(&file) {
-        if left == 0 {
-            return Err(Trouble::Source(format!("the source is {locked}")));
-        }
-        left -= 1;
-        handle.begin(Phase::Lock, Some(pause * 2 + Duration::from_secs(1)));
-        match handle.wait(None, Some(pause)) {
-            Ok(Ok(_) | Err(Stop::Timeout(_))) => {}
-            Ok(Err(Stop::Ended)) => return Err(Trouble::Ended),
-            Err(error) => return Err(Trouble::from_io(handle, "waiting for the lock", &error)),
-        }
-        info!(setup.log, "the source is locked"; "file" => escape(&upload.path),
-            "error" => escape(&locked.to_string()), "left" => left, "next" => "the lock is tried again");
-    }
+    let retries = Retries {
+        count: setup.timers.read_lock_retries,
+        pause: setup.timers.read_lock_interval,
+    };
+    hold(setup, ("the source", &upload.path), retries, || {
+        spool::locked::share(&file)
+    })?;
     handle.begin(Phase::LocalFile, None);
     let unseen = |e: std::io::Error| Trouble::Source(format!("looking at the source failed: {e}"));
     // Under the lock: who held it may have written meanwhile, or taken the marker back.
@@ -419,7 +361,10 @@ pub(super) fn open_source(
 /// Whether the version that was sent is still the one that stands in the spool.
 fn still_there(setup: &Setup, upload: &Upload, sent: Stamp) -> std::result::Result<(), Trouble> {
     setup.handle.begin(Phase::LocalFile, None);
-    let now = spool::stamp_at(&setup.route.spool, &upload.path);
+    let now = match &upload.nameless {
+        Some(file) => spool::stamp_of(file).map(Some),
+        None => spool::stamp_at(&setup.route.spool, &upload.path),
+    };
     setup.handle.check()?;
     match now {
         Ok(Some(now)) if now == sent => Ok(()),

@@ -2,8 +2,14 @@
 //! block. It takes jobs from its mailbox, answers Pings at its safe points, and reports; it
 //! decides nothing about journal or source, and after its fence it can change nothing any more.
 
+mod ask;
 mod direct;
+mod download;
+mod failure;
 mod job;
+mod lock;
+mod place;
+mod poll;
 mod tidy;
 
 use std::io;
@@ -13,7 +19,11 @@ use std::time::Duration;
 
 use slog::{debug, o, warn};
 
-pub use job::{Failure, FailureKind, Job, Report, Result as JobResult, Terms, Upload, Work};
+pub use ask::{Answer, Ask};
+pub use download::{Download, Got};
+pub use failure::{Failure, FailureKind};
+pub use job::{Job, Report, Result as JobResult, Terms, Upload, Work};
+pub use poll::{Dates, Poll, Polled};
 pub use tidy::{Look, Seen, Sweep, base};
 
 use crate::clock::{self, Mono};

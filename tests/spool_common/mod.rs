@@ -26,6 +26,7 @@ pub fn route(dir: &Path) -> Route {
             folder: String::new(),
             tls: None,
         },
+        get: None,
         active: None,
         uploaders: 1,
         include: vec!["*".into()],

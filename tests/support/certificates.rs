@@ -7,6 +7,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -78,7 +79,9 @@ impl Authority {
     /// A new one.
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
-        let mut params = named("ftpulse test authority", &[]);
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::SeqCst);
+        let mut params = named(&format!("ftpulse test authority {number}"), &[]);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let certificate = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);

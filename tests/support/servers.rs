@@ -166,6 +166,12 @@ impl Server {
         format!("{scheme}://{}@{}/{folder}", self.user, self.addr)
     }
 
+    /// The certificate of the authority that signs for it, if it speaks TLS.
+    pub fn authority(&self) -> Option<PathBuf> {
+        let secured = self.opts.tls.as_ref();
+        secured.map(|secured| secured.authority.write(self.dir.path()))
+    }
+
     fn is_implicit(&self) -> bool {
         self.opts.tls.as_ref().is_some_and(|tls| tls.implicit)
     }

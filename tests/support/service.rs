@@ -76,7 +76,11 @@ impl Settings {
 
     /// A route to `folder` of a real server, with a new spool folder.
     pub fn route(self, name: &str, server: &Server, folder: &str) -> Self {
-        self.route_to(name, &server.url(folder), &server.password)
+        let settings = self.route_to(name, &server.url(folder), &server.password);
+        match server.authority() {
+            Some(path) => settings.key(&format!("routes.{name}.ca_file"), path.display()),
+            None => settings,
+        }
     }
 
     /// A route to a URL, with a new spool folder.

@@ -166,7 +166,7 @@ impl DaemonActor {
                 || !self.must_yield(route, now);
             return stays || !self.part(index);
         }
-        let wanting = self.routes[route].backlog.due(now) > 0;
+        let wanting = self.routes[route].is_due(now);
         if !wanting || now < seats.paused() || seats.failures() > 0 {
             return false;
         }
@@ -176,10 +176,10 @@ impl DaemonActor {
         self.destinations[at].seats.raise(usage, now)
     }
 
-    /// Whether this route has files that could be sent now.
+    /// Whether this route has something that could be done now.
     fn wants_seats(&self, route: usize, now: Mono) -> bool {
         let state = &self.routes[route];
-        state.gives() && !state.suspended && now >= state.paused && state.backlog.due(now) > 0
+        state.gives() && !state.suspended && now >= state.paused && state.is_due(now)
     }
 
     /// Takes note of the routes that have files but no session.

@@ -73,6 +73,10 @@ impl DaemonActor {
         if !self.may_begin(index, now) {
             return;
         }
+        if self.routes[route].polls.is_some() {
+            self.give_download(index, now);
+            return;
+        }
         // A route that never runs dry has to tidy up as well.
         if self.job.is_multiple_of(SWEEP_EVERY) && self.sweep(index, now) {
             return;
@@ -110,13 +114,15 @@ impl DaemonActor {
             });
             let upload = Upload {
                 path: Arc::clone(&path),
+                target: Arc::clone(&path),
+                nameless: None,
                 settled: facts.stamp,
                 attempt: Arc::clone(&attempt),
                 doubts: facts.doubts.clone(),
             };
             let target = self.routes[route].target(&path);
             self.targets.insert(target, route);
-            let kind = RunningKind::Upload {
+            let kind = RunningKind::File {
                 path: Arc::clone(&path),
                 attempt,
             };
@@ -138,7 +144,7 @@ impl DaemonActor {
         chooses.then(|| (self.claims.clone(), place.to_string()))
     }
 
-    fn take(&mut self, route: usize, now: Mono) -> Option<Arc<str>> {
+    pub(super) fn take(&mut self, route: usize, now: Mono) -> Option<Arc<str>> {
         let (key, folder) = {
             let server = &self.routes[route].config.server;
             (server.key(), server.folder.clone())

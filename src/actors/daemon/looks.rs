@@ -60,7 +60,7 @@ impl DaemonActor {
         let state = &mut self.routes[slot.route];
         let publishing = &state.config.publishing;
         // Without temp names there is nothing of ours to look for.
-        if publishing.direct || !slot.has_session() {
+        if publishing.direct || state.polls.is_some() || !slot.has_session() {
             return false;
         }
         let Some(folder) = state.looks.take(now) else {
@@ -113,10 +113,10 @@ impl DaemonActor {
         };
         for job in self.slots.iter().filter_map(|slot| slot.job.as_ref()) {
             match &job.kind {
-                RunningKind::Upload { attempt, .. } => add(&attempt.temp),
+                RunningKind::File { attempt, .. } => add(&attempt.temp),
                 RunningKind::Sweep { temps } => temps.iter().for_each(|temp| add(temp)),
                 RunningKind::Look { clock } => add(clock),
-                RunningKind::Part => {}
+                RunningKind::Part | RunningKind::Poll => {}
             }
         }
         for route in &self.routes {

@@ -8,15 +8,18 @@
 //! - `route`, `sources`, `dispatch`, `reports`: a route and its files, from found to finished;
 //! - `sweeps`, `looks`: old temp names; `destination`: what routes to one server share, its seats;
 //! - `reload`: new settings while it runs;
+//! - `polls`, `downloads`: the same for routes that download;
 //! - `giving_up`: files that fail for too long; `tell`: what it says of itself.
 
 mod beats;
 mod destination;
 mod dispatch;
+mod downloads;
 mod giving_up;
 mod incidents;
 mod leaving;
 mod looks;
+mod polls;
 mod record;
 mod reload;
 mod reports;
@@ -28,7 +31,7 @@ mod sweeps;
 mod tell;
 mod verdict;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -45,16 +48,17 @@ pub use self::reload::{Applied, Reload};
 use self::room::Room;
 use self::route::RouteState;
 use self::slots::Slot;
-use super::collector::{Change, Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
+use super::collector::{Change, Finish, Forget, Want};
 use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Resume, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
-use crate::config::Config;
+use crate::config::{Config, Route};
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
 use crate::metrics::Metrics;
 use crate::pulse::{Claims, LookUps, Point, Sabotage};
 use crate::report::Incident;
+use crate::spool::Stamp;
 use crate::spool::journal::{Journal, OldName, Unfinished};
 
 /// Messages that may wait: every slot can have a Pong, a Ready and an Outcome under way, every
@@ -164,6 +168,8 @@ pub struct Parts {
     pub unfinished: Vec<Unfinished>,
     /// Temp names that it knows to be taken away once more.
     pub sweeps: Vec<OldName>,
+    /// Files that were downloaded in an earlier life and stay on the server, by route.
+    pub kept: BTreeMap<String, Vec<(Arc<str>, Stamp)>>,
     /// Why routes that keep their files must not send.
     pub no_resend: Option<String>,
     /// The incidents of earlier lives, oldest first, and the last number that one got.
@@ -181,10 +187,14 @@ impl DaemonActor {
         };
         debug!(parts.log, "vouchers registered"; "ids" => vouchers.ids().collect::<Vec<_>>().join(" "),
             "next" => "they answer for silent workers");
-        let state = |r: &Arc<_>| {
+        let mut kept = parts.kept;
+        let state = |r: &Arc<Route>| {
             let of = look_ups.of_another_route();
             let mut state = RouteState::new(Arc::clone(r), of, &parts.config);
             state.keep_from_sending(parts.no_resend.as_ref());
+            if let (Some(polls), Some(kept)) = (&mut state.polls, kept.remove(&r.name)) {
+                polls.know(kept);
+            }
             state
         };
         let routes: Vec<_> = parts.config.routes.values().map(state).collect();
@@ -390,42 +400,6 @@ impl Handler<Journaled> for DaemonActor {
     fn handle(&mut self, journaled: Journaled, _: &mut Self::Context) {
         self.journaled(journaled);
         self.flush();
-    }
-}
-
-impl Handler<Found> for DaemonActor {
-    type Result = ();
-
-    fn handle(&mut self, found: Found, _: &mut Self::Context) {
-        self.found(found);
-        self.dispatch(clock::mono());
-    }
-}
-
-impl Handler<SpoolState> for DaemonActor {
-    type Result = ();
-
-    fn handle(&mut self, state: SpoolState, _: &mut Self::Context) {
-        self.spool_state(state);
-    }
-}
-
-impl Handler<Revived> for DaemonActor {
-    type Result = ();
-
-    fn handle(&mut self, revived: Revived, _: &mut Self::Context) {
-        self.revived(&revived);
-    }
-}
-
-impl Handler<FinishedSource> for DaemonActor {
-    type Result = ();
-
-    fn handle(&mut self, finished: FinishedSource, _: &mut Self::Context) {
-        self.finished(finished);
-        let now = clock::mono();
-        self.dispatch(now);
-        self.drain(now);
     }
 }
 

@@ -194,7 +194,7 @@ impl DaemonActor {
     fn note_all_anew(&mut self) {
         self.save_incidents(true);
         for running in self.slots.iter().filter_map(|slot| slot.job.as_ref()) {
-            if let RunningKind::Upload { attempt, .. } = &running.kind {
+            if let RunningKind::File { attempt, .. } = &running.kind {
                 attempt.note_anew();
             }
         }

@@ -12,6 +12,7 @@ use actix::prelude::SendError;
 use actix::{Addr, AsyncContext, Handler, Message, Recipient};
 use slog::{info, warn};
 
+use super::polls::Polls;
 use super::route::{self, FailedBefore, RouteState};
 use super::slots::Stay;
 use super::{DaemonActor, Unsent};
@@ -293,6 +294,7 @@ impl DaemonActor {
         let terms = terms(&self.config, &desired);
         let state = &mut self.routes[index];
         state.folder = route::folder(&desired);
+        state.polls = desired.get.is_some().then(Polls::default);
         state.limit.set(desired.rate_limit);
         (state.terms, state.config) = (terms, desired);
         state.life = Life::Recalls { again: Mono::ZERO };
@@ -353,6 +355,11 @@ impl DaemonActor {
             }
         }
         state.wanted = 0;
+        if let Some(polls) = &mut state.polls {
+            // The next listing, by the new settings, tells of them.
+            polls.soon();
+            return;
+        }
         self.change(Arc::clone(&name), Step::GiveBack(files));
         self.send_changes();
         self.want(index);

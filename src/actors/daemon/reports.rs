@@ -87,9 +87,18 @@ impl DaemonActor {
                     self.no_session(report.slot, &failure, cause(&failure), now);
                 }
             }
+            (RunningKind::Poll, JobResult::Polled(polled)) => self.polled(route, *polled, now),
+            (RunningKind::Poll, JobResult::Failed(failure)) => {
+                let cause = cause(&failure);
+                self.poll_failed(report.slot, &failure, cause, now);
+            }
+            (RunningKind::Poll, _) => self.poll_again(route, "a report of another job", None, now),
             (RunningKind::Sweep { .. } | RunningKind::Look { .. } | RunningKind::Part, _) => {}
+            (RunningKind::File { path, .. }, JobResult::Got(got)) => {
+                self.got(report.slot, &path, *got, now);
+            }
             (
-                RunningKind::Upload { path, .. },
+                RunningKind::File { path, .. },
                 JobResult::Delivered {
                     source,
                     bytes,
@@ -100,10 +109,10 @@ impl DaemonActor {
                 let name = (name != *path).then_some(name);
                 self.delivered(route, &path, source, bytes, took, name);
             }
-            (RunningKind::Upload { path, attempt }, JobResult::Skipped { source }) => {
+            (RunningKind::File { path, attempt }, JobResult::Skipped { source }) => {
                 self.skipped(route, &path, &attempt, source, now);
             }
-            (RunningKind::Upload { path, attempt }, JobResult::Failed(failure)) => {
+            (RunningKind::File { path, attempt }, JobResult::Failed(failure)) => {
                 let failed = Failed {
                     attempt: Some(attempt),
                     incident: None,
@@ -113,11 +122,19 @@ impl DaemonActor {
                     sent,
                     error: &failure.error,
                 };
-                self.failed(report.slot, &path, failed, &failure, now);
+                if self.routes[route].polls.is_some() {
+                    self.download_failed(report.slot, &path, failed, &failure, now);
+                } else {
+                    self.failed(report.slot, &path, failed, &failure, now);
+                }
             }
             (
-                RunningKind::Upload { path, attempt },
-                JobResult::Swept { .. } | JobResult::Looked(_) | JobResult::Parted,
+                RunningKind::File { path, attempt },
+                JobResult::Swept { .. }
+                | JobResult::Looked(_)
+                | JobResult::Polled(_)
+                | JobResult::Answered(_)
+                | JobResult::Parted,
             ) => {
                 let failed = Failed {
                     attempt: Some(attempt),
@@ -225,12 +242,9 @@ impl DaemonActor {
     ) {
         let route = self.slots[slot].route;
         let name = self.routes[route].config.name.clone();
-        let result = match failure.kind {
-            FailureKind::Timeout => AttemptResult::Timeout,
-            FailureKind::Ended => AttemptResult::Reset,
-            _ => AttemptResult::Error,
-        };
-        self.metrics.upload_attempts(&name, result).inc();
+        self.metrics
+            .upload_attempts(&name, failure.kind.result())
+            .inc();
         let begun = failed.attempt.as_ref();
         if let Some(attempt) = begun.filter(|a| a.may_leave_temp()) {
             // The server may make this name again, later than anybody looks for it.
@@ -258,7 +272,7 @@ impl DaemonActor {
         }
     }
 
-    fn count_timeout(&self, route: usize, failure: &Failure) {
+    pub(super) fn count_timeout(&self, route: usize, failure: &Failure) {
         if failure.kind == FailureKind::Timeout {
             let name = &self.routes[route].config.name;
             self.metrics.timeouts(name, failure.phase).inc();
@@ -320,8 +334,11 @@ impl DaemonActor {
         };
         let failures = facts.failures;
         let failing = self.failing(route, path).filter(|_| !failed.seat_lost);
-        let over = failing.is_some_and(|f| self.is_too_long(f));
-        warn!(self.log, "upload failed"; "route" => name, "file" => escape(path).into_owned(),
+        // There is nothing to put aside of what was not downloaded: it is tried for ever.
+        let downloads = self.routes[route].polls.is_some();
+        let over = !downloads && failing.is_some_and(|f| self.is_too_long(f));
+        let what = if downloads { "download" } else { "upload" };
+        warn!(self.log, "{} failed", what; "route" => name, "file" => escape(path).into_owned(),
         "attempt" => failures, "in_doubt" => in_doubt, "bytes_sent" => failed.sent,
         "phase" => failed.phase.map(Phase::as_str), "cause" => failed.cause.map(Cause::as_str),
         "error" => escape(failed.error).into_owned(), "next" => if over {
@@ -332,7 +349,7 @@ impl DaemonActor {
         self.routes[route].last_failure = Some((path.into(), failed.error.to_owned()));
         if let Some(failing) = failing {
             self.note_waiting(route, path, (failures, failing), pause, failed.error);
-            if self.give_up(route, path, failing, failed.error) {
+            if over && self.give_up(route, path, failing, failed.error) {
                 return;
             }
         }
@@ -352,7 +369,12 @@ fn timeout_cause(failure: &Failure, overdue: Option<(Phase, Cause)>) -> Option<C
 fn session_stood(result: &JobResult) -> bool {
     match result {
         JobResult::Delivered { bytes, .. } => *bytes > 0,
-        JobResult::Swept { .. } | JobResult::Looked(_) | JobResult::Skipped { .. } => true,
+        JobResult::Got(got) => got.bytes > 0,
+        JobResult::Swept { .. }
+        | JobResult::Looked(_)
+        | JobResult::Polled(_)
+        | JobResult::Answered(_)
+        | JobResult::Skipped { .. } => true,
         JobResult::Parted => false,
         JobResult::Failed(failure) => failure.connected && failure.kind != FailureKind::Source,
     }

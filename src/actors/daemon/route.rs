@@ -9,6 +9,7 @@ use slog::{Logger, error, info};
 use super::destination::Destination;
 use super::giving_up::Since;
 use super::looks::Looks;
+use super::polls::Polls;
 use super::reload::{self, Life};
 use crate::clock::{self, Mono};
 use crate::config::{After, Config, Route};
@@ -68,9 +69,14 @@ struct OldTemp {
     due: Due,
 }
 
-/// Where a route's files go.
+/// Where a route's files go, and its attempts' temp names are; for one that downloads, from where
+/// to where.
 pub fn folder(route: &Route) -> Folder {
-    Folder::at(&format!("{}/{}", route.server.key(), route.server.folder))
+    let place = format!("{}/{}", route.server.key(), route.server.folder);
+    match route.get {
+        None => Folder::at(&place),
+        Some(_) => Folder::at(&format!("{place} {}", route.spool.display())),
+    }
 }
 
 /// One route.
@@ -112,6 +118,8 @@ pub struct RouteState {
     pub no_resend: Option<String>,
     sweeps: Vec<OldTemp>,
     pub looks: Looks,
+    /// The listings of a route that downloads.
+    pub polls: Option<Polls>,
     /// Files that failed in an earlier life and have not come again. Bounded by what one life can
     /// know.
     pub failed_before: HashMap<Arc<str>, FailedBefore>,
@@ -134,6 +142,7 @@ impl RouteState {
             renewing: 0,
             refit: false,
             folder: folder(&config),
+            polls: config.get.is_some().then(Polls::default),
             terms: reload::terms(of, &config),
             config,
             destination: 0,
@@ -177,6 +186,7 @@ impl RouteState {
             let why = escape(&self.no_session);
             format!("no session after {failures} tries: {why}; next try in {again:.1} s")
         });
+        let unlisted = || self.polls.as_ref().and_then(|polls| polls.problem(now));
         let waits = |path: &str| matches!(self.backlog.place(path), Some(Place::Waiting(_)));
         let failed = self.last_failure.as_ref().filter(|(path, _)| waits(path));
 
@@ -185,18 +195,28 @@ impl RouteState {
             destination: destination.key.clone(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
-            settling: self.settling,
+            settling: self.polls.as_ref().map_or(self.settling, Polls::settling),
             delivered: self.delivered,
             suspended: self
                 .idles()
                 .map(str::to_owned)
                 .or_else(|| self.no_resend.clone()),
             spool_problem: self.problem.clone(),
-            destination_problem: destination.problem(now).or(no_session),
+            destination_problem: destination.problem(now).or(no_session).or_else(unlisted),
             last_failure: failed
                 .map(|(path, error)| format!("{}: {}", escape(path), escape(error))),
             slots: Vec::new(),
         }
+    }
+
+    /// Whether its remote folder is to be listed now, where it downloads.
+    pub fn poll_due(&self, now: Mono) -> bool {
+        self.polls.as_ref().is_some_and(|polls| polls.due(now))
+    }
+
+    /// Whether it has something to do that needs a session.
+    pub fn is_due(&self, now: Mono) -> bool {
+        self.backlog.due(now) > 0 || self.poll_due(now)
     }
 
     /// Whether something of it may be begun.

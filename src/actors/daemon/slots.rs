@@ -78,10 +78,13 @@ pub struct Running {
 
 /// The kinds of it.
 pub enum RunningKind {
-    Upload {
+    /// A file goes up or, where the route downloads, comes down.
+    File {
         path: Arc<str>,
         attempt: Arc<Attempt>,
     },
+    /// It lists the remote folder of a route that downloads.
+    Poll,
     Sweep {
         temps: Vec<String>,
     },
@@ -97,7 +100,7 @@ impl Slot {
     pub fn status(&self) -> SlotStatus {
         let (file, file_bytes) = match &self.job {
             Some(Running {
-                kind: RunningKind::Upload { path, attempt },
+                kind: RunningKind::File { path, attempt },
                 ..
             }) => {
                 let size = attempt.source().map(|sent| sent.size);

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use actix::Handler;
 use slog::{info, warn};
 
 use super::giving_up::{Since, fresh};
 use super::reload::Life;
 use super::route::RouteState;
 use super::{DaemonActor, Unsent};
-use crate::actors::collector::{Finish, FinishedSource, Forget, Found, SpoolState, Want};
+use crate::actors::collector::{Finish, FinishedSource, Forget, Found, Revived, SpoolState, Want};
 use crate::clock;
 use crate::failpoint;
 use crate::log::escape;
@@ -18,9 +19,9 @@ use crate::token;
 
 /// Files of a route that are asked for ahead of their dispatch: enough that no slot ever waits
 /// for the collector, few enough that a batch's order stays fresh.
-const AHEAD: usize = 1000;
+pub(super) const AHEAD: usize = 1000;
 /// Files of a route known at most, those in back-off included.
-const KNOWN: usize = 20_000;
+pub(super) const KNOWN: usize = 20_000;
 
 impl DaemonActor {
     pub(super) fn route_index(&self, name: &str) -> Option<usize> {
@@ -35,7 +36,8 @@ impl DaemonActor {
         let room = KNOWN.saturating_sub(route.backlog.len() + route.wanted);
         let ahead = AHEAD.saturating_sub(route.backlog.ready() + route.wanted);
         let n = ahead.min(room);
-        if n < AHEAD / 2 || self.draining.is_some() || !route.gives() {
+        let downloads = route.polls.is_some();
+        if n < AHEAD / 2 || self.draining.is_some() || !route.gives() || downloads {
             return;
         }
         let name = route.config.name.as_str().into();
@@ -80,9 +82,12 @@ impl DaemonActor {
             return;
         };
         let name = &self.routes[index].config.name;
-        self.metrics.spool_files(name).set(state.files as i64);
-        self.metrics.spool_bytes(name).set(state.bytes as i64);
-        self.metrics.set_oldest_pending(name, state.oldest_mtime);
+        // What waits for a route that downloads is on the server.
+        if self.routes[index].polls.is_none() {
+            self.metrics.spool_files(name).set(state.files as i64);
+            self.metrics.spool_bytes(name).set(state.bytes as i64);
+            self.metrics.set_oldest_pending(name, state.oldest_mtime);
+        }
         self.metrics
             .dead_letters(name)
             .set(state.dead_letters as i64);
@@ -213,5 +218,41 @@ impl DaemonActor {
         }
         self.routes[index].backlog.remove(&done.path);
         self.want(index);
+    }
+}
+
+impl Handler<Found> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, found: Found, _: &mut Self::Context) {
+        self.found(found);
+        self.dispatch(clock::mono());
+    }
+}
+
+impl Handler<SpoolState> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, state: SpoolState, _: &mut Self::Context) {
+        self.spool_state(state);
+    }
+}
+
+impl Handler<Revived> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, revived: Revived, _: &mut Self::Context) {
+        self.revived(&revived);
+    }
+}
+
+impl Handler<FinishedSource> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, finished: FinishedSource, _: &mut Self::Context) {
+        self.finished(finished);
+        let now = clock::mono();
+        self.dispatch(now);
+        self.drain(now);
     }
 }

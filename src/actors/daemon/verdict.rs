@@ -17,7 +17,6 @@ use crate::core::names::{AttemptResult, Cause};
 use crate::core::stall;
 use crate::log;
 use crate::report::{Incident, QuarantineReport, SocketReport};
-use crate::sys::fence::Pair;
 use crate::sys::{socket, thread};
 
 impl DaemonActor {
@@ -49,19 +48,16 @@ impl DaemonActor {
         self.metrics.uploader_resets(&route, cause).inc();
         self.metrics.detection(cause).observe(silent.as_secs_f64());
         // 2. Local fence: from here on the kernel refuses the old worker's every byte.
-        let Pair { control, data } = handle.fence.end();
-        place(&mut incident.control, &control);
-        place(&mut incident.data, &data);
-        let pair = Pair {
-            control: connected(control),
-            data: connected(data),
-        };
+        let pair = handle.fence.end();
+        place(&mut incident.control, &pair.control);
+        place(&mut incident.data, &pair.data);
+        let pair = pair.connected();
         // 4. Quarantine.
         let held = pair.control.is_some() || pair.data.is_some();
         let id = incident.id;
         let target = match &slot.job {
             Some(Running {
-                kind: RunningKind::Upload { path, .. },
+                kind: RunningKind::File { path, .. },
                 ..
             }) => Some(self.routes[slot.route].target(path)),
             _ => None,
@@ -140,14 +136,16 @@ impl DaemonActor {
         match self.slots[index].job.take().map(|job| job.kind) {
             None => {}
             Some(RunningKind::Part) => {}
+            Some(RunningKind::Poll) => self.poll_again(route, "the worker was ended", None, now),
             Some(RunningKind::Look { clock }) => self.look_failed(route, clock, due),
             Some(RunningKind::Sweep { temps }) => {
                 for temp in temps {
                     self.sweep_later(route, temp, None, due);
                 }
             }
-            Some(RunningKind::Upload { path, attempt }) => {
-                if attempt.may_leave_temp() {
+            Some(RunningKind::File { path, attempt }) => {
+                // A download's temp is here, and its next attempt has it.
+                if attempt.may_leave_temp() && self.routes[route].polls.is_none() {
                     let of = Some(Arc::clone(&path));
                     self.sweep_later(route, attempt.temp.clone(), of, due);
                 }
@@ -158,7 +156,7 @@ impl DaemonActor {
                     cause: None,
                     seat_lost: false,
                     sent,
-                    error: "the upload was ended",
+                    error: "the worker was ended",
                 };
                 self.retry(route, &path, failed, now);
             }
@@ -169,7 +167,7 @@ impl DaemonActor {
         let slot = &self.slots[index];
         let file = match &slot.job {
             Some(Running {
-                kind: RunningKind::Upload { path, .. },
+                kind: RunningKind::File { path, .. },
                 ..
             }) => Some(log::escape(path).into_owned()),
             _ => None,
@@ -202,14 +200,6 @@ impl DaemonActor {
             quarantine: None,
         }
     }
-}
-
-/// A socket that is still connecting is closed, not held: it has nothing that could be stranded.
-fn connected(fd: Option<OwnedFd>) -> Option<OwnedFd> {
-    fd.filter(|fd| {
-        socket::sample(fd.as_fd())
-            .is_some_and(|s| s.state != tcp::SYN_SENT && s.state != tcp::CLOSE)
-    })
 }
 
 /// Adds the addresses, which a sample does not hold.

@@ -28,7 +28,7 @@ pub fn advice(trouble: &Trouble, route: &Route) -> String {
         Trouble::Timeout(phase) => of_timeout(*phase, &host, port),
         Trouble::Lost { phase, error } => of_loss(*phase, error, name, &host, port),
         Trouble::Refused { verb, code, .. } => of_refusal(verb, *code, name),
-        Trouble::SizeDiffers { .. } => {
+        Trouble::SizeDiffers { .. } | Trouble::Incomplete { .. } => {
             "the server keeps other bytes than were sent: ask whether it converts or scans \
              uploads; routes.NAME.verify = \"none\" gives this check up"
                 .replace("NAME", name)

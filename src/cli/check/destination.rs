@@ -41,7 +41,8 @@ pub fn of(config: &Config) -> Vec<Destination> {
         // What is asked of a server hangs on more than its place.
         let same = |known: &&mut Destination| {
             let (a, b) = (&known.route, route);
-            a.server == b.server && a.active == b.active && a.verify == b.verify
+            let direction = a.get.is_some() == b.get.is_some();
+            direction && a.server == b.server && a.active == b.active && a.verify == b.verify
         };
         match found.iter_mut().find(same) {
             Some(known) => known.routes.push(name.clone()),

@@ -110,6 +110,7 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
         }
     }
     let folder = &tell.setup.route.server.folder;
+    let downloads = tell.setup.route.get.is_some();
     let missing = match session.enter_existing_folder() {
         Ok(()) => None,
         Err(Trouble::Refused {
@@ -122,6 +123,13 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
     match &missing {
         None if folder.is_empty() => tell.fine("folder", "the login folder".into()),
         None => tell.fine("folder", escape(folder).into_owned()),
+        // Nothing is made where files are only taken from.
+        Some(text) if downloads => {
+            tell.note(
+                "folder",
+                not_there(folder, text, "the service waits for it"),
+            );
+        }
         Some(text) if canary => tell.note(
             "folder",
             not_there(folder, text, "it is made for the canary"),
@@ -154,7 +162,7 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
                 verb: "LIST" | "MLSD",
                 ..
             },
-        ) if trouble.code() != Some(421) => {
+        ) if trouble.code() != Some(421) && !downloads => {
             // Upload-only logins exist; they can be served.
             tell.note(
                 "listing",
@@ -163,7 +171,10 @@ fn questions(tell: &Teller<'_>, session: &mut Session, canary: bool) -> Result<(
         }
         Err(trouble) => return Err(("listing", trouble)),
     }
-    if canary {
+    if canary && downloads {
+        let said = "not tried: the route only downloads, nothing is uploaded to its folder";
+        tell.note("canary", said.into());
+    } else if canary {
         let has_mdtm = features.as_ref().is_none_or(|f| f.has("MDTM"));
         try_canary(tell, session, missing.is_some(), has_mdtm)?;
     }

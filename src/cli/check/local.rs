@@ -28,6 +28,7 @@ pub fn look(config: &Config) -> Vec<String> {
             found.push(format!("routes.{name}.spool {spool:?} {why}"));
         }
         if let After::Archive(folder) = after
+            && route.get.is_none()
             && let Some(why) = unfit_to_hold(folder)
         {
             found.push(format!(
@@ -68,6 +69,9 @@ fn unfit_spool(route: &Route) -> Option<String> {
         Ok(found) if !found.is_dir() => Some("is no folder".into()),
         Ok(_) if !may(spool, Access::READ_OK | Access::EXEC_OK) => {
             Some("cannot be read by this user; the service waits until it can be".into())
+        }
+        Ok(_) if route.get.is_some() && !may(spool, Access::WRITE_OK) => {
+            Some("cannot be written by this user; nothing could be downloaded".into())
         }
         Ok(_) if route.after != After::Keep && !may(spool, Access::WRITE_OK) => {
             Some("cannot be written by this user; delivered sources could not be removed".into())

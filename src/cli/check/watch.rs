@@ -13,9 +13,9 @@ use slog::{Discard, Logger, o};
 use super::advice;
 use super::destination::{Destination, Finding, Line};
 use super::examine;
+use crate::cli::guard::Guard;
 use crate::clock::{self, Mono};
 use crate::config::Config;
-use crate::core::timers;
 use crate::ftp::{Limit, Quirks, Setup, Trouble};
 use crate::pulse::{Folder, LookUps, WorkerHandle};
 use crate::spool::journal::Journal;
@@ -23,7 +23,7 @@ use crate::sys::fence::Pair;
 
 /// Between two looks at the bounds.
 const LOOK: Duration = Duration::from_millis(50);
-/// What is left to a thread after its interrupt, and again after its end, to come back.
+/// What is left to a thread after its end to come back.
 const LAST_CHANCE: Duration = Duration::from_secs(2);
 
 /// Starts trying all destinations: those of one login one after the other (its server may not
@@ -50,11 +50,13 @@ pub fn start_all(
             .into_iter()
             .map(|(destination, tell)| (setup(&destination, config), destination, tell))
             .collect();
+        let config = config.clone();
         let started = std::thread::Builder::new()
             .name("watch".into())
             .spawn(move || {
                 for (setup, destination, tell) in setups {
-                    let watched = setup.and_then(|setup| watch(setup, &destination, canary, &tell));
+                    let watched =
+                        setup.and_then(|setup| watch(setup, &destination, &config, canary, &tell));
                     if let Err(error) = watched {
                         let _ = tell.send(impossible(&error));
                     }
@@ -88,12 +90,11 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
     // A person waits: the first failure is the answer.
     timers.control_connect_attempts = 1;
     timers.data_connect_attempts = 1;
-    let heartbeat = &config.heartbeat;
     Ok(Setup {
         handle: Arc::new(WorkerHandle::new(1)?),
         route: Arc::clone(&destination.route),
         timers,
-        detection: heartbeat.interval * (heartbeat.misses + 2),
+        detection: config.heartbeat.policy().detection(),
         look_ups: LookUps::default(),
         folder: Folder::default(),
         limit: Limit::default(),
@@ -108,93 +109,69 @@ fn setup(destination: &Destination, config: &Config) -> io::Result<Setup> {
 fn watch(
     setup: Setup,
     destination: &Destination,
+    config: &Config,
     canary: bool,
     tell: &Sender<Line>,
 ) -> io::Result<()> {
-    let handle = Arc::clone(&setup.handle);
+    let mut guard = Guard::new(Arc::clone(&setup.handle), config);
+    let patience = config.heartbeat.policy().detection();
     let (say, said) = channel();
-    let stall = setup.timers.stall;
     std::thread::Builder::new()
         .name("check".into())
         .spawn(move || {
             let _attached = setup.handle.fence.attach();
             examine::examine(&setup, canary, &say);
         })?;
-    let mut guard = Guard::new(handle, stall);
+    let mut remedy = Remedy::None;
     loop {
         match said.recv_timeout(LOOK) {
             // Whoever printed the lines may be gone; the examination still cleans up.
             Ok(line) => drop(tell.send(line)),
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Disconnected) => {
+                if let Remedy::Ended(_, pair) = remedy {
+                    pair.reset();
+                }
+                return Ok(());
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if guard.look(clock::mono()) {
-            let trouble = Trouble::Timeout(guard.handle.phase());
-            drop(tell.send(Line {
-                what: "check",
-                detail: format!("{}, and could not be ended", advice::seen(&trouble)),
-                finding: Finding::Failed {
-                    advice: advice::advice(&trouble, &destination.route),
-                },
-            }));
-            return Ok(());
-        }
-    }
-}
-
-/// The bounds of one worker's phases.
-struct Guard {
-    handle: Arc<WorkerHandle>,
-    /// For the phases that must move and have no deadline of their own.
-    stall: Duration,
-    /// The phase and the bytes at the last look, and since when they are the same.
-    last: (u64, u64),
-    since: Mono,
-    interrupted: Option<Mono>,
-    ended: Option<(Mono, Pair)>,
-}
-
-impl Guard {
-    fn new(handle: Arc<WorkerHandle>, stall: Duration) -> Self {
-        Self {
-            handle,
-            stall,
-            last: (0, 0),
-            since: clock::mono(),
-            interrupted: None,
-            ended: None,
-        }
-    }
-
-    /// Enforces what is due now. True if the worker is to be given up.
-    fn look(&mut self, now: Mono) -> bool {
-        if let Some((at, _)) = &self.ended {
-            return now > *at + LAST_CHANCE;
-        }
-        let (phase, deadline) = self.handle.deadline();
-        if self.last != (phase, self.handle.bytes()) {
-            if self.last.0 != phase {
-                self.interrupted = None;
+        let now = clock::mono();
+        let verdict = guard.look(now);
+        remedy = match (remedy, verdict) {
+            // What is left of it here is its sockets.
+            (Remedy::Ended(at, pair), _) if now > at + LAST_CHANCE => {
+                pair.reset();
+                let trouble = Trouble::Timeout(guard.handle().phase());
+                drop(tell.send(Line {
+                    what: "check",
+                    detail: format!("{}, and could not be ended", advice::seen(&trouble)),
+                    finding: Finding::Failed {
+                        advice: advice::advice(&trouble, &destination.route),
+                    },
+                }));
+                return Ok(());
             }
-            self.last = (phase, self.handle.bytes());
-            self.since = now;
-        }
-        let deadline = deadline.unwrap_or(self.since + self.stall);
-        let last = self.handle.fence.last_interrupt();
-        if timers::overdue(phase, Some(deadline), last, now) {
-            self.handle.fence.interrupt(phase);
-            self.interrupted = Some(now);
-        } else if self.interrupted.is_some_and(|at| now > at + LAST_CHANCE) {
-            self.ended = Some((now, self.handle.fence.end()));
-        }
-        false
+            // Good beats take their time, too.
+            (Remedy::Interrupted(number, at), Some(_)) if now < at + patience => {
+                Remedy::Interrupted(number, at)
+            }
+            (Remedy::Interrupted(number, _), Some(verdict)) if verdict.number == number => {
+                Remedy::Ended(now, guard.handle().fence.end())
+            }
+            (Remedy::None | Remedy::Interrupted(..), Some(verdict)) => {
+                // Its session goes; the clean-up gets another one.
+                guard.handle().fence.interrupt(verdict.number);
+                Remedy::Interrupted(verdict.number, now)
+            }
+            (remedy, _) => remedy,
+        };
     }
 }
 
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Some((_, pair)) = self.ended.take() {
-            pair.reset();
-        }
-    }
+/// What was done about an examination without a sign of life.
+enum Remedy {
+    None,
+    /// The phase of this number, then.
+    Interrupted(u64, Mono),
+    Ended(Mono, Pair),
 }

@@ -115,16 +115,24 @@ impl Way {
 pub fn rows(config: &Config, way: Way) -> Vec<Row> {
     let named = Fault::names().iter().chain(Fault::others());
     let server = named.filter(|named| way.meets(named)).map(|named| {
-        let kind = scaled(named.kind, config);
+        let kind = scaled(named.kind, way, config);
         let dead_path = named.cause == Some(Cause::PathDead);
         let late_evidence = dead_path && config.timers.reply <= PATH + GRACE;
         Row {
             name: named.name,
             about: named.about,
             expected: named.expected,
-            cause: named.cause,
+            cause: named.cause.map(|cause| match kind {
+                // The server that says no 150 does not connect, either.
+                Kind::NoReply(Step::Stor)
+                | Kind::Endless(Step::Stor)
+                | Kind::Drip {
+                    step: Step::Stor, ..
+                } if way.active => Cause::NoDataConnection,
+                _ => cause,
+            }),
             what: What::Server(kind),
-            bound: bound(kind, config),
+            bound: bound(kind, way, config),
             or_cause: late_evidence.then_some(Cause::SilentServer),
             or_error: dead_path && config.heartbeat.policy().detection() > KERNEL,
             or_timeout: matches!(kind, Kind::Close { silent: true, .. }),
@@ -182,7 +190,7 @@ pub fn rows(config: &Config, way: Way) -> Vec<Row> {
 }
 
 /// Peers that are only slow have to outlast the detection, or their row would prove nothing.
-fn scaled(kind: Kind, config: &Config) -> Kind {
+fn scaled(kind: Kind, way: Way, config: &Config) -> Kind {
     let long = config.heartbeat.policy().detection() * 2;
     match kind {
         Kind::Trickle { after, .. } => {
@@ -200,7 +208,7 @@ fn scaled(kind: Kind, config: &Config) -> Kind {
         // handshake more.
         Kind::Drip { step, .. } => Kind::Drip {
             step,
-            every: timer(step, config) / 8,
+            every: timer(step, way, config) / 8,
         },
         other => other,
     }
@@ -220,15 +228,16 @@ fn unproven(kind: Kind, config: &Config) -> Option<&'static str> {
 }
 
 /// The timer of the wait for a reply, or for a handshake.
-fn timer(step: Step, config: &Config) -> Mono {
+fn timer(step: Step, way: Way, config: &Config) -> Mono {
     match step {
+        Step::Stor if way.active => config.timers.listen,
         Step::Tls | Step::DataTls => config.timers.tls,
         _ => config.timers.reply,
     }
 }
 
 /// The timer of the phase in which it strikes, and the time that a verdict takes.
-fn bound(kind: Kind, config: &Config) -> Mono {
+fn bound(kind: Kind, way: Way, config: &Config) -> Mono {
     let timers = &config.timers;
     let timer = match kind {
         Kind::StopReading { .. } | Kind::StopSending { .. } | Kind::StopListing => timers.stall,
@@ -239,9 +248,9 @@ fn bound(kind: Kind, config: &Config) -> Mono {
             interval: timers.data_connect_interval,
         }
         .total(),
-        Kind::NoReply(step) | Kind::Drip { step, .. } => timer(step, config),
-        Kind::RntoDoneNoReply | Kind::Endless(_) => timers.reply,
-        Kind::NoTlsClose => timers.tls,
+        Kind::NoReply(step) | Kind::Drip { step, .. } => timer(step, way, config),
+        Kind::RntoDoneNoReply | Kind::NoTlsClose => timers.reply,
+        Kind::Endless(step) => timer(step, way, config),
         Kind::NoConnect => timers.listen,
         Kind::Close { silent: true, .. } => timers.reply.max(REASON_BOUND),
         Kind::Reset { .. } | Kind::Close { .. } => REASON_BOUND,

@@ -57,7 +57,10 @@ impl ServerCertVerifier for Verifier {
         match chain.verify_server_cert(server, between, name, ocsp, now) {
             // What `openssl req -x509` makes calls itself a CA, which a server's must not; here it
             // is trusted by itself. Its dates are checked before that, its name after.
-            Err(error) if is_a_ca(&error) && self.trusted.iter().any(|one| one == server) => {
+            Err(error) if is_a_ca(&error) => {
+                if !self.trusted.iter().any(|one| one == server) {
+                    return Err(CertificateError::UnknownIssuer.into());
+                }
                 verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
                 Ok(ServerCertVerified::assertion())
             }

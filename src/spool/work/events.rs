@@ -26,6 +26,10 @@ impl Work {
             self.folder_moved = true;
             return self.scan_soon();
         };
+        if self.route.get.is_some() {
+            // It was put there to be taken by somebody else.
+            return;
+        }
         let bytes = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
         let rel = match check_name(bytes) {
             Ok(rel) => rel,

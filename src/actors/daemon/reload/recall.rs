@@ -41,7 +41,7 @@ impl DaemonActor {
             route,
             unfinished,
             sweeps,
-            kept,
+            mut kept,
             lost,
             path,
         } = recalled;
@@ -55,6 +55,9 @@ impl DaemonActor {
         // Also where it was lost while the service ran: what ran on knew its files by itself.
         state.keep_from_sending(lost.map(|place| why_no_resend(&place)).as_ref());
         state.life = Life::Opens;
+        if let Some(polls) = &mut state.polls {
+            polls.know(std::mem::take(&mut kept));
+        }
         let settings = Arc::clone(&state.config);
         let lock = self.reloads.locks.remove(&settings.spool);
         let rows = KeptRows::new(&path, &route, self.record.journal.clone());
