@@ -101,7 +101,7 @@ impl Place<'_> {
         let of_this_folder = (version.dev, version.ino) == (wanted.dev, wanted.ino);
         match old.stage() {
             Stage::Published | Stage::Marked => published(old),
-            Stage::Publishing if of_this_folder => {
+            Stage::Publishing | Stage::Replacing if of_this_folder => {
                 handle.begin(Phase::LocalFile, None);
                 let there = self.inbox.holds(&old.temp);
                 handle.check()?;
@@ -113,7 +113,7 @@ impl Place<'_> {
                 old.enter(Stage::Published);
                 published(old)
             }
-            Stage::Publishing => {
+            Stage::Publishing | Stage::Replacing => {
                 old.enter(Stage::Sending);
                 self.leave(old).map(|()| None)
             }
