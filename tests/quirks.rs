@@ -232,15 +232,10 @@ const ROWS: &[Row] = &[
     }),
     ("the time of one file cannot be set for now", || {
         let busy = Fault::new(Kind::Reply(Step::Mfmt, 450)).matching("a.bin", 1);
-        let stage = Stage::new(Script::from(busy), |s| s.key("routes.main.keep_time", true));
-        for name in ["a.bin", "b.bin"] {
-            put_old(&stage.service, name);
-            stage.service.wait_delivered(name);
-        }
-        assert_ne!(mtime(&stage.file("a.bin")), OLD);
-        assert_eq!(mtime(&stage.file("b.bin")), OLD);
-        assert!(stage.ways().is_empty(), "{:?}", stage.ways());
-        stage.smooth();
+        for_now(busy);
+    }),
+    ("FEAT is refused for now", || {
+        for_now(Fault::new(Kind::Reply(Step::Feat, 550)).first(1));
     }),
     (
         "over TLS only the 226 tells that an upload is whole",
@@ -522,6 +517,21 @@ fn timed(script: Script) -> (Vec<String>, Stage) {
     stage.service.wait_delivered("a.bin");
     stage.smooth();
     (stage.over_with(), stage)
+}
+
+/// The first file bears the time of its upload, the second one its own.
+fn for_now(fault: Fault) {
+    let stage = Stage::new(Script::from(fault), |s| {
+        s.key("routes.main.keep_time", true)
+    });
+    for name in ["a.bin", "b.bin"] {
+        put_old(&stage.service, name);
+        stage.service.wait_delivered(name);
+    }
+    assert_ne!(mtime(&stage.file("a.bin")), OLD);
+    assert_eq!(mtime(&stage.file("b.bin")), OLD);
+    assert!(stage.ways().is_empty(), "{:?}", stage.ways());
+    stage.smooth();
 }
 
 /// The old file is deleted once the new one is whole; known, it costs no refused rename.

@@ -185,7 +185,9 @@ impl Session {
         }
         let features = self.features()?.unwrap_or_default();
         let hash = Hashing::of(&features).ok_or_else(|| features.labels());
-        self.hash = Some(hash.clone());
+        if self.quirks().features().is_some() {
+            self.hash = Some(hash.clone());
+        }
         Ok(hash)
     }
 

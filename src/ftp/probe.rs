@@ -149,14 +149,6 @@ impl Session {
         if let Some(known) = self.setup.quirks.features() {
             return Ok(known);
         }
-        let features = self.ask_features()?.map(Arc::new);
-        self.setup
-            .quirks
-            .note_features(features.clone(), clock::mono());
-        Ok(features)
-    }
-
-    fn ask_features(&mut self) -> Result<Option<Features>, Trouble> {
         // suppaftp's own `feat` waits for a second line where the reply has only one.
         let answered = self.step("FEAT", |client| {
             match client.custom_command("FEAT", &[Status::CommandOk]) {
@@ -166,13 +158,25 @@ impl Session {
                 other => other,
             }
         });
-        match answered {
-            Ok(reply) => Ok(Some(Features::read(&String::from_utf8_lossy(&reply.body)))),
+        let features = match answered {
+            Ok(reply) => {
+                let text = String::from_utf8_lossy(&reply.body);
+                Some(Arc::new(Features::read(&text)))
+            }
+            Err(Trouble::Refused {
+                code: 500 | 502 | 504,
+                ..
+            }) => None,
+            // Some other reason than that it is not known: asked again when it is next needed.
             Err(Trouble::Refused {
                 code: 500..=599, ..
-            }) => Ok(None),
-            Err(trouble) => Err(trouble),
-        }
+            }) => return Ok(None),
+            Err(trouble) => return Err(trouble),
+        };
+        self.setup
+            .quirks
+            .note_features(features.clone(), clock::mono());
+        Ok(features)
     }
 
     /// Finds out what an upload would find out only when it needs it: whether SIZE and REST are

@@ -21,7 +21,9 @@ impl Session {
         };
         let features = self.features()?.unwrap_or_default();
         let Some(verb) = ["MFMT", "MDTM"].into_iter().find(|verb| features.has(verb)) else {
-            self.learn(Quirk::NoTimes, "its FEAT names no MFMT and no MDTM");
+            if self.quirks().features().is_some() {
+                self.learn(Quirk::NoTimes, "its FEAT names no MFMT and no MDTM");
+            }
             return Ok(());
         };
         let argument = format!("{time} {}", self.wire(name)?);
