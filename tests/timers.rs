@@ -109,6 +109,9 @@ const DRIPS: &[(Step, Way, &str, &str)] = &[
     (Step::Pass, Plain, "reply", "reply"),
     (Step::Type, Plain, "reply", "reply"),
     (Step::Cwd, Plain, "reply", "reply"),
+    (Step::Mkd, Plain, "reply", "reply"),
+    (Step::Feat, Plain, "reply", "reply"),
+    (Step::Mfmt, Plain, "reply", "reply"),
     (Step::Epsv, Plain, "reply", "reply"),
     (Step::Stor, Plain, "reply", "reply"),
     (Step::Final, Plain, "reply", "final_reply"),
@@ -255,6 +258,7 @@ fn what_comes_one_byte_a_second_is_bounded_by_the_same_timers() {
         let mut events = lab.events();
         let service = settings(&lab, way)
             .key(&format!("timers.{timer}"), "2s")
+            .key("routes.main.keep_time", true)
             .start();
         service.put("main", "file.bin", &content(8, 4000));
         events

@@ -2,6 +2,7 @@
 //! which one came; what follows is the command's.
 
 use std::io;
+use std::sync::mpsc::channel;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,6 +24,36 @@ impl Signals {
             term: signal(SignalKind::terminate())?,
             hup: signal(SignalKind::hangup())?,
         })
+    }
+
+    /// Takes them over on a thread of their own, where `next` is given the number of each one until
+    /// it ends the process; returns when they are taken over.
+    ///
+    /// # Errors
+    /// The system takes no handler, or gives no thread.
+    pub fn listen_apart(mut next: impl FnMut(i32) + Send + 'static) -> io::Result<()> {
+        let (tell, told) = channel();
+        let listen = move || {
+            let runtime = match actix_rt::Runtime::new() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(tell.send(Err(error))),
+            };
+            runtime.block_on(async {
+                let mut signals = match Self::listen() {
+                    Ok(signals) => signals,
+                    Err(error) => return drop(tell.send(Err(error))),
+                };
+                // Whoever listens waits for this.
+                let _ = tell.send(Ok(()));
+                loop {
+                    next(signals.next().await);
+                }
+            });
+        };
+        std::thread::Builder::new()
+            .name("signals".into())
+            .spawn(listen)?;
+        told.recv().unwrap_or(Ok(()))
     }
 
     /// The number of the next one.

@@ -161,16 +161,8 @@ impl DaemonActor {
         failure: &Failure,
         now: Mono,
     ) {
-        let route = self.slots[slot].route;
+        let route = self.count_failure(slot, &failed, failure, now);
         let name = self.routes[route].config.name.clone();
-        self.metrics
-            .upload_attempts(&name, failure.kind.result())
-            .inc();
-        self.count_timeout(route, failure);
-        if failed.seat_lost {
-            self.seat_lost(route, now);
-            self.ask_for_seat(self.routes[route].destination, failure);
-        }
         match failure.kind {
             FailureKind::Journal => {
                 self.unwritable("a worker could not write it".into());

@@ -232,6 +232,27 @@ impl DaemonActor {
         self.record_delivery(route, path, stamp, None);
     }
 
+    /// What every failed transfer means beside its file; answers its route.
+    pub(super) fn count_failure(
+        &mut self,
+        slot: usize,
+        failed: &Failed<'_>,
+        failure: &Failure,
+        now: Mono,
+    ) -> usize {
+        let route = self.slots[slot].route;
+        let name = &self.routes[route].config.name;
+        self.metrics
+            .upload_attempts(name, failure.kind.result())
+            .inc();
+        self.count_timeout(route, failure);
+        if failed.seat_lost {
+            self.seat_lost(route, now);
+            self.ask_for_seat(self.routes[route].destination, failure);
+        }
+        route
+    }
+
     fn failed(
         &mut self,
         slot: usize,
@@ -240,21 +261,12 @@ impl DaemonActor {
         failure: &Failure,
         now: Mono,
     ) {
-        let route = self.slots[slot].route;
-        let name = self.routes[route].config.name.clone();
-        self.metrics
-            .upload_attempts(&name, failure.kind.result())
-            .inc();
+        let route = self.count_failure(slot, &failed, failure, now);
         let begun = failed.attempt.as_ref();
         if let Some(attempt) = begun.filter(|a| a.may_leave_temp()) {
             // The server may make this name again, later than anybody looks for it.
             let due = Due::At(now + self.config.quarantine.hold);
             self.sweep_later(route, attempt.temp.clone(), Some(path.into()), due);
-        }
-        self.count_timeout(route, failure);
-        if failed.seat_lost {
-            self.seat_lost(route, now);
-            self.ask_for_seat(self.routes[route].destination, failure);
         }
         match failure.kind {
             FailureKind::Journal => {

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering::SeqCst};
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,27 +31,15 @@ impl Stop {
             lock: Mutex::new(()),
             rung: Condvar::new(),
         }));
-        let (tell, told) = channel();
         let inner = Arc::clone(&stop.0);
-        let listen = move || {
-            let runtime = match actix_rt::Runtime::new() {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(tell.send(Err(error))),
-            };
-            runtime.block_on(async {
-                let mut signals = match Signals::listen() {
-                    Ok(signals) => signals,
-                    Err(error) => return drop(tell.send(Err(error))),
-                };
-                let _ = tell.send(Ok(()));
-                inner.ring(signals.next().await);
-                std::process::exit(128 + signals.next().await);
-            });
-        };
-        std::thread::Builder::new()
-            .name("signals".into())
-            .spawn(listen)?;
-        told.recv().unwrap_or(Ok(()))?;
+        let mut asked = false;
+        Signals::listen_apart(move |number| {
+            if asked {
+                std::process::exit(128 + number);
+            }
+            asked = true;
+            inner.ring(number);
+        })?;
         Ok(stop)
     }
 

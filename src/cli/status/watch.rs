@@ -175,28 +175,11 @@ fn write(text: &str) -> io::Result<()> {
 /// From here on a signal gives the terminal back and ends the process with 128 + n, whatever the
 /// rest of it waits for (an answer, a reader that does not read).
 fn end_on_signals(leave: &'static str) -> io::Result<()> {
-    let (tell, told) = mpsc::channel();
-    let listen = move || {
-        let runtime = match actix_rt::Runtime::new() {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(tell.send(Err(error))),
-        };
-        runtime.block_on(async {
-            let mut signals = match Signals::listen() {
-                Ok(signals) => signals,
-                Err(error) => return drop(tell.send(Err(error))),
-            };
-            let _ = tell.send(Ok(()));
-            let number = signals.next().await;
-            // Past the lock of standard output, which a write that hangs holds.
-            let _ = rustix::io::write(io::stdout(), leave.as_bytes());
-            std::process::exit(128 + number);
-        });
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(listen)?;
-    told.recv().unwrap_or(Ok(()))
+    Signals::listen_apart(move |number| {
+        // Past the lock of standard output, which a write that hangs holds.
+        let _ = rustix::io::write(io::stdout(), leave.as_bytes());
+        std::process::exit(128 + number);
+    })
 }
 
 #[cfg(test)]
