@@ -164,11 +164,7 @@ impl Attempt {
                 Stage::Publishing => attempt.enter(Stage::Sending),
                 // What stands under its name here is not its part.
                 Stage::Storing | Stage::Stored => attempt.enter(Stage::Opened),
-                Stage::Opened
-                | Stage::Sending
-                | Stage::Published
-                | Stage::Marked
-                | Stage::Replacing => {}
+                _ => {}
             }
         }
         attempt
