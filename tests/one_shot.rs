@@ -722,3 +722,36 @@ mod lab {
         assert!(failed.is_empty(), "{failed:?}");
     }
 }
+
+/// The password of somebody is not told to whoever answers to an anonymous login.
+#[cfg(feature = "lab")]
+#[test]
+fn an_anonymous_login_gets_no_password_of_ours() {
+    use ftpulse::lab::{LabServer, Script};
+    let root = support::temp_dir();
+    let script = Script {
+        user: "anonymous".into(),
+        password: "ftpulse@".into(),
+        ..Script::healthy()
+    };
+    let lab = LabServer::start(root.path(), script).unwrap();
+    std::fs::write(root.path().join("there.txt"), b"x").unwrap();
+    let desk = Desk::new().env("FTPULSE_PASSWORD", "s3cret");
+    let url = format!("ftp://{}/", lab.addr());
+    for args in [vec!["list", &url], vec!["list", &url, "-"]] {
+        let said = desk.run(&args);
+        said.assert_code(0);
+        assert!(said.out.contains("there.txt"), "{}", said.out);
+    }
+    let mine = format!("ftp://anonymous@{}/", lab.addr());
+    desk.run(&["list", &mine]).assert_code(1);
+}
+
+#[test]
+fn one_attempt_connects_once() {
+    let desk = Desk::new().env("FTPULSE_PASSWORD", "s3cret");
+    desk.file("f", b"f");
+    let said = desk.run(&["put", "--attempts", "1", "f", "ftp://me@127.0.0.1:1/"]);
+    said.assert_code(1);
+    assert!(!said.err.contains("again in"), "{}", said.err);
+}

@@ -39,14 +39,15 @@ const URL: &str = "the URL";
 pub struct Login {
     /// Login name, where the URL has none; without any: anonymous. The password comes from
     /// FTPULSE_PASSWORD_FILE (the name of its file), FTPULSE_PASSWORD, or is asked for on the
-    /// terminal; never from the command line.
+    /// terminal; never from the command line, and never for anonymous.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
-    /// How often a file is tried in all, before it counts as failed. What a server refuses for
-    /// good is not tried again.
+    /// How often a file is tried in all, before it counts as failed; 1 also connects only once.
+    /// What a server refuses for good is not tried again.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub attempts: u32,
-    /// Trust the certificates in this file (PEM), too (ftpes:// and ftps://).
+    /// Trust the certificates in this file (PEM), in place of those that the system trusts (ftpes://
+    /// and ftps://).
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// Do not verify the server's certificate: whoever is in between can read all.
@@ -101,7 +102,12 @@ impl Login {
                 complain(&format!("warning: {}", plainly(warning)));
             }
         }
-        let Some(route) = loaded.config.routes.get(verb) else {
+        let mut config = loaded.config;
+        if self.attempts == 1 {
+            config.timers.control_connect_attempts = 1;
+            config.timers.data_connect_attempts = 1;
+        }
+        let Some(route) = config.routes.get(verb) else {
             return Err(usage("no destination"));
         };
         let mut route = Route::clone(route);
@@ -113,7 +119,7 @@ impl Login {
         route.server.folder.clone_from(&place.folder);
         route.spool = ROOT.into();
         Ok(Errand {
-            config: loaded.config,
+            config,
             route,
             place,
             stop,
@@ -151,10 +157,12 @@ impl Login {
             None => {}
         }
         let mut set = false;
-        for (variable, leaf) in [
+        // A password is somebody's: whoever answers to "anonymous" does not get it.
+        let variables = [
             ("FTPULSE_PASSWORD", "password"),
             ("FTPULSE_PASSWORD_FILE", "password_file"),
-        ] {
+        ];
+        for (variable, leaf) in variables.into_iter().filter(|_| named) {
             let Some(value) = std::env::var_os(variable) else {
                 continue;
             };

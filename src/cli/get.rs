@@ -45,8 +45,8 @@ pub struct Arguments {
     /// Download a folder with all that is in it.
     #[arg(short, long)]
     recursive: bool,
-    /// Go on with files that an earlier `get` did not finish, if they are unchanged since; and keep
-    /// what was received of a file if this one is interrupted.
+    /// Go on with files over 8 MiB that an earlier `get` did not finish, if they are unchanged
+    /// since; and keep what was received of such a file if this one is interrupted.
     #[arg(long = "continue")]
     resume: bool,
     /// How a received file is verified before it gets its name.

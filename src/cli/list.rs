@@ -42,7 +42,8 @@ pub struct Arguments {
     /// The folder, such as ftp://user@host/folder (%2F at the path's start makes it absolute).
     #[arg(value_name = "URL")]
     url: String,
-    /// Write the listing to this file; it replaces what is there once it is whole.
+    /// Write the listing to this file; it replaces what is there once it is whole. - is standard
+    /// output.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -51,7 +52,8 @@ const VERB: &str = "list";
 
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: &Arguments) -> ExitCode {
-    let target = match arguments.file.as_ref().map(|file| Target::of(file, None)) {
+    let file = arguments.file.as_ref().filter(|file| *file != "-");
+    let target = match file.map(|file| Target::of(file, None)) {
         Some(Err(why)) => {
             complain(&why);
             return ExitCode::from(EXIT_USAGE);

@@ -38,11 +38,11 @@ use crate::pulse::Folder;
   ftpulse put --continue disk.img ftp://me@ftp.example.net/     after an interruption"
 )]
 pub struct Arguments {
-    /// Send folders with all that is in them; symlinks in them are left out.
+    /// Send folders with all that is in them; symlinks and empty folders in them are left out.
     #[arg(short, long)]
     recursive: bool,
-    /// Go on with files that an earlier `put` did not finish, if they are unchanged since; and
-    /// keep what was sent of a file if this one is interrupted.
+    /// Go on with files over 8 MiB that an earlier `put` did not finish, if they are unchanged
+    /// since; and keep what was sent of such a file if this one is interrupted.
     #[arg(long = "continue")]
     resume: bool,
     /// How a sent file is verified before it gets its name.

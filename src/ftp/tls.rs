@@ -131,7 +131,7 @@ fn way_out(error: &rustls::Error, host: &str) -> Option<String> {
     Some(match error {
         Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
             "nobody who is trusted has signed the server's certificate: name the CA that has, or a \
-             self-signed certificate itself, in ca_file"
+             self-signed certificate itself, in ca_file (put, get, list: --ca-file)"
                 .into()
         }
         Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {

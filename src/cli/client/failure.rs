@@ -92,8 +92,8 @@ impl Failure {
                 "{place} does not take this token (401): compare it with the service's http.token"
             ),
             (403, _) if path == "/api/retry" => format!(
-                "{place} does not do this (403): {why}; give the service's http.token here with \
-                 --token-file"
+                "{place} does not do this (403): {why}; set http.token for the service if it has \
+                 none, and give it here with --token-file"
             ),
             (403, _) => format!(
                 "{place} does not show this (403): {why}; set http.token for the service and give \

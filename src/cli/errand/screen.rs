@@ -114,12 +114,20 @@ impl Screen {
     /// The file in work stands there.
     pub fn at(&mut self, position: u64) {
         let Some(file) = &mut self.file else { return };
+        let first = file.position == 0 && position > 0;
         file.position = position.min(file.size);
+        // The pace begins here: what an earlier command moved is not part of it.
         if let Some(bar) = &file.bar {
             bar.set_position(file.position);
+            if first {
+                bar.reset_eta();
+            }
         }
         if let Some(total) = &self.total {
             total.set_position(self.done + file.position);
+            if first {
+                total.reset_eta();
+            }
         }
         let now = clock::mono();
         if self.bars.is_none() && now >= file.told.0 + LINES {
