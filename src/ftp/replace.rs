@@ -76,7 +76,11 @@ impl Session {
                 failpoint::at("old-deleted");
                 Ok(true)
             }
-            Err(Trouble::Refused { code, .. }) if code != 421 => Ok(false),
+            Err(Trouble::Refused { code, .. }) if code != 421 => {
+                // Nothing follows that would tell the next life, which would wait for the DELE.
+                Trouble::unless_journalled(&self.setup.handle, attempt)?;
+                Ok(false)
+            }
             Err(trouble) => Err(trouble),
         }
     }
