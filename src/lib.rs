@@ -28,6 +28,7 @@ pub mod actors;
 pub mod http;
 #[cfg(feature = "lab")]
 pub mod lab;
+pub mod watchdog;
 
 pub mod app;
 

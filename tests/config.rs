@@ -202,7 +202,6 @@ const BAD: &[Bad] = &[
     Env(&[("FTPULSE_CONFIG", "/no/such.toml")], &["configuration file, from FTPULSE_CONFIG", "\"/no/such.toml\"", "No such file"]),
     Env(&[("FTPULSE_CONFIG", "/")], &["not a regular file", "name another file"]),
     Env(&[("FTPULSE_CONFIG", "")], &["FTPULSE_CONFIG", "an empty text", "unset it"]),
-    // What a later version will know.
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "leese")], &["heartbeat.policy", "did you mean \"lease\"?"]),
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "4s")], &["heartbeat.lease", "at least three intervals, here 12s"]),
     Env(&[("FTPULSE__HEARTBEAT__POLICY", "lease"), ("FTPULSE__HEARTBEAT__INTERVAL", "100ms")], &["heartbeat.lease_floor", "at most heartbeat.interval"]),
@@ -227,7 +226,10 @@ const BAD: &[Bad] = &[
     File("direction = \"get\"\nafter = \"archive\"", &["routes.main.after", "no archive folder"]),
     File("direction = \"get\"\nafter = \"archive\"\narchive = \"done\"", &["routes.main.archive", "an absolute path"]),
     File("direction = \"get\"\npoll = \"1ms\"", &["routes.main.poll", "1s to 24h"]),
-    Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval", "remove it or set it to 500ms"]),
+    Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.window: 3s, with watchdog.interval 1s and watchdog.misses 5", "at least misses + 1 intervals, here 6s"]),
+    Env(&[("FTPULSE__WATCHDOG__PULSE_INTERVAL", "6s")], &["watchdog.software_interval", "at least two pulses, here 12s"]),
+    Env(&[("FTPULSE__WATCHDOG__KIND_MISSES", "0")], &["watchdog.kind_misses", "1 to 100"]),
+    Env(&[("FTPULSE__WATCHDOG__START_TIMEOUT", "1ms")], &["watchdog.start_timeout", "1s to 1h"]),
     Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1ms")], &["retry.give_up_after", "1s to 365d"]),
 ];
 
@@ -607,25 +609,6 @@ fn variables_that_kubernetes_sets_for_a_service_of_our_name_do_no_harm() {
     assert!(loaded.warnings[0].contains("FTPULSE_FLAVOUR"));
 }
 
-#[test]
-fn settings_of_a_later_version_may_stand_at_their_default() {
-    let mut env = MINIMAL.to_vec();
-    env.extend([
-        ("FTPULSE__HEARTBEAT__POLICY", "count"),
-        ("FTPULSE__WATCHDOG__WINDOW", "3000ms"),
-        ("FTPULSE__ROUTES__MAIN__TLS_VERIFY", "true"),
-        ("FTPULSE__ROUTES__MAIN__RATE_LIMIT", "none"),
-    ]);
-    let loaded = load(None, &env);
-    assert!(
-        loaded
-            .settings
-            .iter()
-            .all(|setting| setting.key != "watchdog.window"),
-        "it has no effect"
-    );
-}
-
 proptest::proptest! {
     #[test]
     fn no_text_in_any_setting_makes_loading_panic(
@@ -654,7 +637,7 @@ fn every_example_of_a_refused_duration_or_size_is_within_the_bounds() {
             key.kind,
             Duration(..) | DurationOrNone(..) | Size(..) | SizeOrNone(..)
         );
-        of_size && !key.later
+        of_size
     };
     for key in keys::KEYS.iter().filter(bounded) {
         let name = key.name.replace("NAME", "main");
@@ -749,9 +732,6 @@ fn document() -> String {
         )
         .unwrap();
         text.push_str(if key.required { " Required.\n" } else { "\n" });
-        if key.later {
-            text.push_str("# Not available in this version: it may stand at its default only.\n");
-        }
         let value = key.default.unwrap_or(key.example);
         let value = match key.kind {
             keys::Kind::Whole(..) | keys::Kind::Share | keys::Kind::Bool => value.into(),

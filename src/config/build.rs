@@ -94,6 +94,15 @@ impl Builder {
                 jitter: s.share("retry.jitter"),
                 give_up_after: s.duration("retry.give_up_after"),
             },
+            watchdog: Watchdog {
+                interval: s.duration("watchdog.interval"),
+                misses: s.whole("watchdog.misses"),
+                window: s.duration("watchdog.window"),
+                start_timeout: s.duration("watchdog.start_timeout"),
+                pulse_interval: s.duration("watchdog.pulse_interval"),
+                software_interval: s.duration("watchdog.software_interval"),
+                kind_misses: s.whole("watchdog.kind_misses"),
+            },
             routes,
             shutdown_grace: s.duration("shutdown.grace"),
             state_dir: s.path("state.dir")?,
@@ -265,8 +274,8 @@ impl Builder {
         let all = keys::of_service()
             .map(|key| (key.name.to_owned(), key))
             .chain(routes);
-        let working = all.filter(|(_, key)| !key.later && key.kind != keys::Kind::SecretFile);
-        let settings = working.filter_map(|(key, known)| {
+        let shown = all.filter(|(_, key)| key.kind != keys::Kind::SecretFile);
+        let settings = shown.filter_map(|(key, known)| {
             let (value, origin) = match self.effective.get(&key) {
                 Some(effective) => effective.clone(),
                 None => {

@@ -92,6 +92,13 @@ const AT_START: &[Setting] = &[
         let both = a.heartbeat.lease.zip(b.heartbeat.lease);
         both.is_none_or(|(a, b)| a.floor == b.floor)
     }),
+    setting!("watchdog.interval", watchdog.interval),
+    setting!("watchdog.misses", watchdog.misses),
+    setting!("watchdog.window", watchdog.window),
+    setting!("watchdog.start_timeout", watchdog.start_timeout),
+    setting!("watchdog.pulse_interval", watchdog.pulse_interval),
+    setting!("watchdog.software_interval", watchdog.software_interval),
+    setting!("watchdog.kind_misses", watchdog.kind_misses),
     setting!("state.dir", state_dir),
     setting!("state.history", history),
     setting!("http.listen", http.listen),

@@ -19,8 +19,8 @@ pub enum Kind {
     SizeOrNone(&'static str, &'static str),
     /// `true` or `false`.
     Bool,
-    /// One of the first list; the second list names those of a later version.
-    Choice(&'static [&'static str], &'static [&'static str]),
+    /// One of the list.
+    Choice(&'static [&'static str]),
     /// An absolute path.
     Path,
     /// The absolute path of a file that holds a secret.
@@ -54,8 +54,6 @@ pub struct Key {
     pub example: &'static str,
     /// Whether a route must have it.
     pub required: bool,
-    /// Known, but not implemented yet: it may stand at its default only.
-    pub later: bool,
     /// One line on what it is.
     pub meaning: &'static str,
 }
@@ -74,7 +72,6 @@ impl Key {
             default,
             example: "",
             required: false,
-            later: false,
             meaning,
         }
     }
@@ -90,16 +87,11 @@ impl Key {
             default: None,
             example,
             required: false,
-            later: false,
             meaning,
         }
     }
     const fn required(mut self) -> Self {
         self.required = true;
-        self
-    }
-    const fn later(mut self) -> Self {
-        self.later = true;
         self
     }
     /// The section it stands in: `heartbeat`, or `routes.NAME`.
@@ -126,10 +118,10 @@ use Kind::{
 pub static KEYS: &[Key] = &[
     Key::new("heartbeat.interval", Duration("100ms", "60s"), "2s", "Time between two Pings of an uploader."),
     Key::new("heartbeat.misses", Whole(1, 100), "3", "Missed beats tolerated in a row; the next one convicts."),
-    Key::new("heartbeat.policy", Choice(&["count", "lease"], &[]), "count", "How missed beats lead to a verdict."),
+    Key::new("heartbeat.policy", Choice(&["count", "lease"]), "count", "How missed beats lead to a verdict."),
     Key::new("heartbeat.lease", Duration("1s", "10m"), "10s", "Length of the lease (policy lease): at least three intervals."),
     Key::new("heartbeat.lease_floor", Duration("10ms", "10s"), "250ms", "Shortest pause between two retries of a Ping (policy lease): at most an interval."),
-    Key::new("heartbeat.vouchers", Choice(&["all", "none"], &[]), "all", "Whether evidence may stand in for a silent uploader whose silence is legitimate."),
+    Key::new("heartbeat.vouchers", Choice(&["all", "none"]), "all", "Whether evidence may stand in for a silent uploader whose silence is legitimate."),
     Key::new("heartbeat.max_stranded_workers", Whole(0, 1000), "8", "Threads that cannot end, tolerated before the process asks to be restarted."),
 
     Key::new("quarantine.capacity", Whole(1, 4096), "16", "Stranded socket pairs held at most; at least the sum of all uploaders."),
@@ -163,13 +155,13 @@ pub static KEYS: &[Key] = &[
     Key::new("retry.jitter", Share, "0.2", "Random share by which a pause is made longer or shorter."),
     Key::new("retry.give_up_after", Duration("1s", "365d"), "5d", "A file that failed for so long becomes a dead letter; time while the destination is down does not count."),
 
-    Key::new("watchdog.interval", Duration("100ms", "60s"), "500ms", "Time between two beats of a watched program.").later(),
-    Key::new("watchdog.misses", Whole(1, 100), "5", "Missing beats tolerated in a row.").later(),
-    Key::new("watchdog.window", Duration("100ms", "10m"), "3s", "The window in which they are counted.").later(),
-    Key::new("watchdog.start_timeout", Duration("1s", "1h"), "30s", "How long the start may take.").later(),
-    Key::new("watchdog.pulse_interval", Duration("100ms", "60s"), "2s", "Time between two pulses of the service.").later(),
-    Key::new("watchdog.software_interval", Duration("100ms", "10m"), "10s", "Time between two software beats of the service.").later(),
-    Key::new("watchdog.kind_misses", Whole(1, 100), "3", "Missing beats of one kind that are the fault.").later(),
+    Key::new("watchdog.interval", Duration("100ms", "60s"), "500ms", "Time in which a watched program has to send a beat; programs of two beats have those below."),
+    Key::new("watchdog.misses", Whole(1, 100), "5", "Missing or unreadable beats tolerated in a row; the next one is the fault."),
+    Key::new("watchdog.window", Duration("100ms", "10m"), "3s", "The window in which they are counted: misses + 1 intervals have to fit."),
+    Key::new("watchdog.start_timeout", Duration("1s", "1h"), "30s", "How long a watched program may take to say READY=1."),
+    Key::new("watchdog.pulse_interval", Duration("100ms", "60s"), "2s", "Time between two pulses of the service, which no busy loop can delay."),
+    Key::new("watchdog.software_interval", Duration("100ms", "10m"), "10s", "Time between two software beats of the service, which go round through its loop: at least two pulses."),
+    Key::new("watchdog.kind_misses", Whole(1, 100), "3", "Missing beats of one kind in a row that are the fault."),
 
     Key::new("shutdown.grace", Duration("0s", "10m"), "8s", "How long a drain may take after SIGTERM or SIGINT."),
 
@@ -180,8 +172,8 @@ pub static KEYS: &[Key] = &[
     Key::absent("http.token", Secret, "a-long-random-text", "Bearer token of the API; better given by token_file."),
     Key::absent("http.token_file", SecretFile, "/run/secrets/ftpulse-token", "File that holds the token; one trailing newline is cut."),
 
-    Key::new("log.level", Choice(&["critical", "error", "warning", "info", "debug", "trace"], &[]), "info", "The least severe level that is written."),
-    Key::new("log.format", Choice(&["auto", "text", "json"], &[]), "auto", "Form of a line; auto: text on a terminal, else json."),
+    Key::new("log.level", Choice(&["critical", "error", "warning", "info", "debug", "trace"]), "info", "The least severe level that is written."),
+    Key::new("log.format", Choice(&["auto", "text", "json"]), "auto", "Form of a line; auto: text on a terminal, else json."),
 
     Key::absent("routes.NAME.spool", Path, "/spool", "The watched folder; with direction get, the folder that is filled.").required(),
     Key::absent("routes.NAME.server", Server, "ftpes://user@ftp.example.net/incoming", "Where the files go, or come from; the folder is relative to the login folder, %2F at its start makes it absolute.").required(),
@@ -189,7 +181,7 @@ pub static KEYS: &[Key] = &[
     Key::absent("routes.NAME.password", Secret, "secret", "Login password; better given by password_file."),
     Key::absent("routes.NAME.password_file", SecretFile, "/run/secrets/ftp", "File that holds the password; one trailing newline is cut."),
     Key::new("routes.NAME.uploaders", Whole(1, 256), "2", "Concurrent uploads of this route."),
-    Key::new("routes.NAME.mode", Choice(&["passive", "active"], &[]), "passive", "Who opens the data connection: we (passive) or the server (active)."),
+    Key::new("routes.NAME.mode", Choice(&["passive", "active"]), "passive", "Who opens the data connection: we (passive) or the server (active)."),
     Key::absent("routes.NAME.active_address", Ip, "192.0.2.7", "Address that is told to the server, where it is not that of the control connection, as behind NAT (active mode)."),
     Key::absent("routes.NAME.active_ports", Ports, "50000-50100", "Ports to listen on, any by default (active mode)."),
     Key::absent("routes.NAME.ca_file", Path, "/etc/ssl/ca.pem", "Certificates that are trusted, in PEM, in place of the system's (TLS)."),
@@ -202,20 +194,20 @@ pub static KEYS: &[Key] = &[
     Key::new("routes.NAME.recursive", Bool, "true", "Whether folders below the spool are watched."),
     Key::new("routes.NAME.settle", Duration("0s", "24h"), "5s", "How long a file must stay unchanged before it is taken."),
     Key::absent("routes.NAME.ready_suffix", Text, ".ready", "A file is taken when its name with this suffix appears; it need not settle then."),
-    Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"], &[]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
+    Key::new("routes.NAME.order", Choice(&["oldest", "newest", "name"]), "oldest", "The order of dispatch, exact within each batch of 10,000 scanned."),
     Key::new("routes.NAME.priority", Whole(-100, 100), "0", "Where routes share the seats of a destination, those with a higher one go first; one that got none for a minute has its turn."),
     Key::new("routes.NAME.rate_limit", SizeOrNone("1KiB", "100GiB"), "none", "Bytes a second at most, of all its uploaders together."),
-    Key::new("routes.NAME.publish", Choice(&["rename", "direct"], &[]), "rename", "How a file gets its final name: by a rename when it is whole, or (direct, for servers that refuse to rename) by being sent straight under it: then a torn file can be seen, until it is sent again, and in doubt only the size tells whether it arrived."),
+    Key::new("routes.NAME.publish", Choice(&["rename", "direct"]), "rename", "How a file gets its final name: by a rename when it is whole, or (direct, for servers that refuse to rename) by being sent straight under it: then a torn file can be seen, until it is sent again, and in doubt only the size tells whether it arrived."),
     Key::new("routes.NAME.temp_pattern", Text, ".{name}.{token}.part", "Form of the temporary name, beside the final one: {name}, cut to fit, and {token}, which has to be in it (it holds this agent's id and what is random); it may end in {name} only after a leading dot."),
     Key::absent("routes.NAME.remote_marker", Text, "{name}.done", "An empty file that is stored beside each delivered one, after it is there and never before; a file whose own name has this form is not sent."),
-    Key::new("routes.NAME.on_conflict", Choice(&["overwrite", "skip", "rename", "fail"], &[]), "overwrite", "What happens when the final name exists: replaced; not sent, its source finished as if delivered (but never deleted unless the sizes are equal: that fails); published as name-1.ext; tried again later. Exact among the files of one service; another writer can come in between."),
-    Key::new("routes.NAME.verify", Choice(&["size", "hash", "none"], &[]), "size", "How a sent file is verified before it is published."),
+    Key::new("routes.NAME.on_conflict", Choice(&["overwrite", "skip", "rename", "fail"]), "overwrite", "What happens when the final name exists: replaced; not sent, its source finished as if delivered (but never deleted unless the sizes are equal: that fails); published as name-1.ext; tried again later. Exact among the files of one service; another writer can come in between."),
+    Key::new("routes.NAME.verify", Choice(&["size", "hash", "none"]), "size", "How a sent file is verified before it is published."),
     Key::new("routes.NAME.keep_time", Bool, "false", "Whether a file gets the time of its source on the server, by MFMT or MDTM: a round trip for each file."),
     Key::new("routes.NAME.resume_over", Size("1MiB", "1EiB"), "8MiB", "Files over this size are resumed, smaller ones sent again."),
-    Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"], &[]), "delete", "What becomes of the source after its delivery; with direction get, of the remote file. A kept one is not taken again while it is unchanged."),
+    Key::new("routes.NAME.after", Choice(&["delete", "archive", "keep"]), "delete", "What becomes of the source after its delivery; with direction get, of the remote file. A kept one is not taken again while it is unchanged."),
     Key::absent("routes.NAME.archive", Path, "/archive", "Folder of delivered sources (after = \"archive\"); with direction get, a folder on the server, as seen from the root of the login."),
     Key::new("routes.NAME.dead_letter", Path, "<spool>/.dead-letter", "Folder of files that can never be delivered."),
-    Key::new("routes.NAME.direction", Choice(&["put", "get"], &[]), "put", "Upload what comes into the spool (put), or download what comes into the remote folder (get): then the spool is where it is put."),
+    Key::new("routes.NAME.direction", Choice(&["put", "get"]), "put", "Upload what comes into the spool (put), or download what comes into the remote folder (get): then the spool is where it is put."),
     Key::new("routes.NAME.poll", Duration("1s", "24h"), "30s", "Pause between two listings of the remote folder (direction get)."),
 ];
 

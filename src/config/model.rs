@@ -24,6 +24,8 @@ pub struct Config {
     pub timers: Timers,
     /// Back-off of files and destinations.
     pub retry: Retry,
+    /// Ring 2: how a process is watched.
+    pub watchdog: Watchdog,
     /// The routes by name.
     pub routes: BTreeMap<String, Arc<Route>>,
     /// How long a drain may take after SIGTERM or SIGINT.
@@ -64,6 +66,25 @@ impl Heartbeat {
             lease: self.lease,
         }
     }
+}
+
+/// `watchdog.*` (S4, S5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watchdog {
+    /// Time in which a program of one beat has to send it.
+    pub interval: Duration,
+    /// Missing or unreadable beats tolerated in a row; the next one is the fault.
+    pub misses: u32,
+    /// The window in which they are counted; `misses + 1` intervals fit.
+    pub window: Duration,
+    /// How long a program may take to be ready.
+    pub start_timeout: Duration,
+    /// Time between two pulses of a program of two beats.
+    pub pulse_interval: Duration,
+    /// Time between two software beats of a program of two beats; at least two pulses.
+    pub software_interval: Duration,
+    /// Missing beats of one kind in a row that are the fault.
+    pub kind_misses: u32,
 }
 
 /// `quarantine.*` (S1.5).

@@ -11,6 +11,7 @@ pub(super) fn check(settings: &mut Settings) {
     retry(settings);
     lease(settings);
     quarantine(settings);
+    watchdog(settings);
     let names: Vec<String> = settings.routes.keys().cloned().collect();
     for (index, name) in names.iter().enumerate() {
         folders(settings, name);
@@ -87,6 +88,46 @@ fn lease(settings: &mut Settings) {
         let allowed = "at most heartbeat.interval";
         let way_out = "make heartbeat.lease_floor shorter, or heartbeat.interval longer";
         settings.fault("heartbeat.lease_floor", Wrong::new(found, allowed, way_out));
+    }
+}
+
+/// A window in which the misses have no room would never convict; a software beat has to be
+/// slower than the pulses that it is derived from.
+fn watchdog(settings: &mut Settings) {
+    let shown = humantime::format_duration;
+    let names = ["watchdog.interval", "watchdog.misses", "watchdog.window"];
+    if settings.sound(&names) {
+        let misses: u32 = settings.whole("watchdog.misses");
+        let [interval, window] = [names[0], names[2]].map(|n| settings.duration(n));
+        let needed = interval * (misses + 1);
+        if window < needed {
+            let found = format!(
+                "{}, with watchdog.interval {} and watchdog.misses {misses}",
+                shown(window),
+                shown(interval)
+            );
+            let allowed = format!("at least misses + 1 intervals, here {}", shown(needed));
+            let way_out = "make watchdog.window longer, or watchdog.interval shorter";
+            settings.fault("watchdog.window", Wrong::new(found, allowed, way_out));
+        }
+    }
+    let names = ["watchdog.pulse_interval", "watchdog.software_interval"];
+    if settings.sound(&names) {
+        let [pulse, software] = names.map(|n| settings.duration(n));
+        if software < pulse * 2 {
+            let found = format!(
+                "{}, with watchdog.pulse_interval {}",
+                shown(software),
+                shown(pulse)
+            );
+            let allowed = format!("at least two pulses, here {}", shown(pulse * 2));
+            let way_out =
+                "make watchdog.software_interval longer, or watchdog.pulse_interval shorter";
+            settings.fault(
+                "watchdog.software_interval",
+                Wrong::new(found, allowed, way_out),
+            );
+        }
     }
 }
 

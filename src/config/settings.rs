@@ -75,7 +75,7 @@ impl Settings {
         let Place::Leaf(key) = keys::place(&parts) else {
             return;
         };
-        match check(key, value) {
+        match value::read(key, &value.kind) {
             Ok(typed) => drop(self.typed.insert(name.into(), typed)),
             Err(wrong) => {
                 self.fault(name, wrong);
@@ -255,15 +255,6 @@ fn default_value(key: &Key) -> Option<Value> {
 
 fn default_of(key: &Key) -> Option<Result<Typed, Wrong>> {
     Some(value::read(key, &default_value(key)?.kind))
-}
-
-fn check(key: &Key, value: &Value) -> Result<Typed, Wrong> {
-    let read = value::read(key, &value.kind);
-    let default = value.origin() == Some(DEFAULT);
-    if key.later && !default && default_of(key) != Some(read.clone()) {
-        return Err(value::not_available(key, value::show(key, &value.kind)));
-    }
-    read
 }
 
 fn flatten(values: Map<String, Value>, above: &str, into: &mut BTreeMap<String, Value>) {

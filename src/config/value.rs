@@ -93,9 +93,7 @@ pub(super) fn read(key: &Key, value: &ValueKind) -> Result<Typed, Wrong> {
         (Kind::Share, ValueKind::I64(0)) => Some(Typed::Share(0.0)),
         (Kind::Share, ValueKind::I64(1)) => Some(Typed::Share(1.0)),
         (Kind::Bool, ValueKind::Boolean(value)) => Some(Typed::Bool(*value)),
-        (Kind::Choice(now, later), ValueKind::String(text)) => {
-            return choice(key, now, later, text);
-        }
+        (Kind::Choice(options), ValueKind::String(text)) => return choice(key, options, text),
         (Kind::Path | Kind::SecretFile, ValueKind::String(text)) => path(text).map(Typed::Path),
         (Kind::Secret, ValueKind::String(text)) => Some(Typed::Secret(Secret::new(text))),
         (Kind::Text, ValueKind::String(text)) => Some(Typed::Text(text.clone())),
@@ -153,22 +151,14 @@ fn ports(text: &str) -> Option<RangeInclusive<u16>> {
     (!ports.is_empty()).then_some(ports)
 }
 
-fn choice(
-    key: &Key,
-    now: &'static [&'static str],
-    later: &'static [&'static str],
-    text: &str,
-) -> Result<Typed, Wrong> {
-    if let Some(found) = now.iter().find(|option| **option == text) {
+fn choice(key: &Key, options: &'static [&'static str], text: &str) -> Result<Typed, Wrong> {
+    if let Some(found) = options.iter().find(|option| **option == text) {
         return Ok(Typed::Choice(found));
     }
     let found = format!("{text:?}");
-    if later.contains(&text) {
-        return Err(not_available(key, found));
-    }
     let lower = text.to_lowercase();
-    let near = suggest::nearest(&lower, now.iter().copied());
-    let prefix = now
+    let near = suggest::nearest(&lower, options.iter().copied());
+    let prefix = options
         .iter()
         .copied()
         .find(|option| lower.len() >= 3 && option.starts_with(&lower));
@@ -211,22 +201,6 @@ fn patterns(key: &Key, items: &[Value]) -> Result<Typed, Wrong> {
     Ok(Typed::Patterns(patterns))
 }
 
-/// The fault of what a later version will know.
-pub(super) fn not_available(key: &Key, found: String) -> Wrong {
-    let allowed = match (key.kind, key.default) {
-        (Kind::Choice(now, [_, ..]), _) => now.join(", "),
-        (_, Some(default)) => format!("{default} (the default)"),
-        (_, None) => "nothing: it has no default".into(),
-    };
-    let way_out = match key.default {
-        Some(default) => {
-            format!("it is not available in this version; remove it or set it to {default}")
-        }
-        None => "it is not available in this version; remove it".into(),
-    };
-    Wrong::new(found, allowed, way_out)
-}
-
 /// What `key` allows, in words; also the text of `config/ftpulse.toml`.
 pub(super) fn allowed(key: &Key) -> String {
     let kind = match key.kind {
@@ -239,14 +213,7 @@ pub(super) fn allowed(key: &Key) -> String {
         Kind::Size(min, max) => format!("a size with its unit, {min} to {max}"),
         Kind::SizeOrNone(min, max) => format!("a size with its unit, {min} to {max}, or none"),
         Kind::Bool => "true or false".into(),
-        Kind::Choice(now, []) => now.join(", "),
-        Kind::Choice(now, later) => {
-            format!(
-                "{} (not in this version: {})",
-                now.join(", "),
-                later.join(", ")
-            )
-        }
+        Kind::Choice(options) => options.join(", "),
         Kind::Path => "an absolute path, no .. in it".into(),
         Kind::SecretFile => "the absolute path of a file that holds the secret".into(),
         Kind::Secret => "a text".into(),

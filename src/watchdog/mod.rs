@@ -1,0 +1,5 @@
+//! Ring 2, both sides of the sd_notify protocol (S4, S5; sd_notify(3)): the guard that starts,
+//! watches, kills and restarts one program, and what the service itself sends to whoever watches it.
+
+pub mod guard;
+pub mod service;

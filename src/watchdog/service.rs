@@ -1,0 +1,1 @@
+//! The side of the service: what it tells whoever watches it (sd_notify(3), S5).
