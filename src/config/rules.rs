@@ -36,11 +36,7 @@ fn retry(settings: &mut Settings) {
         settings.duration("retry.max"),
     );
     if first > max {
-        let name = if settings.origin("retry.first") == super::settings::DEFAULT {
-            "retry.max"
-        } else {
-            "retry.first"
-        };
+        let name = settings.set_by_hand(["retry.first", "retry.max"]);
         let found = format!(
             "retry.first {} ({}) is longer than retry.max {} ({})",
             humantime::format_duration(first),
@@ -102,13 +98,14 @@ fn watchdog(settings: &mut Settings) {
         let needed = interval * (misses + 1);
         if window < needed {
             let found = format!(
-                "{}, with watchdog.interval {} and watchdog.misses {misses}",
+                "watchdog.window {}, with watchdog.interval {} and watchdog.misses {misses}",
                 shown(window),
                 shown(interval)
             );
-            let allowed = format!("at least misses + 1 intervals, here {}", shown(needed));
+            let allowed = format!("a window of misses + 1 intervals, here {}", shown(needed));
             let way_out = "make watchdog.window longer, or watchdog.interval shorter";
-            settings.fault("watchdog.window", Wrong::new(found, allowed, way_out));
+            let name = settings.set_by_hand(["watchdog.window", names[0], names[1]]);
+            settings.fault(name, Wrong::new(found, allowed, way_out));
         }
     }
     let names = ["watchdog.pulse_interval", "watchdog.software_interval"];
@@ -116,17 +113,15 @@ fn watchdog(settings: &mut Settings) {
         let [pulse, software] = names.map(|n| settings.duration(n));
         if software < pulse * 2 {
             let found = format!(
-                "{}, with watchdog.pulse_interval {}",
+                "watchdog.software_interval {}, with watchdog.pulse_interval {}",
                 shown(software),
                 shown(pulse)
             );
             let allowed = format!("at least two pulses, here {}", shown(pulse * 2));
             let way_out =
                 "make watchdog.software_interval longer, or watchdog.pulse_interval shorter";
-            settings.fault(
-                "watchdog.software_interval",
-                Wrong::new(found, allowed, way_out),
-            );
+            let name = settings.set_by_hand([names[1], names[0]]);
+            settings.fault(name, Wrong::new(found, allowed, way_out));
         }
     }
 }

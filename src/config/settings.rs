@@ -106,6 +106,12 @@ impl Settings {
             .unwrap_or(DEFAULT)
     }
 
+    /// The first of several contradicting settings that somebody set; the first if nobody did.
+    pub fn set_by_hand<'a, const N: usize>(&self, names: [&'a str; N]) -> &'a str {
+        let set = names.iter().find(|name| self.origin(name) != DEFAULT);
+        set.or(names.first()).copied().unwrap_or_default()
+    }
+
     /// Whether any layer, defaults included, has it.
     pub fn has(&self, name: &str) -> bool {
         self.raw.contains_key(name)
