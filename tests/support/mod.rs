@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
 pub mod certificates;
+pub mod consumer;
 pub mod http;
 pub mod netns;
 pub mod process;
