@@ -1,1 +1,1 @@
-//! The guard: it starts one program, watches it, kills it and starts it again (S4).
+//! The guard.
