@@ -2,10 +2,12 @@
 //! life, watched and killed through descriptors that no reused number can mislead (pidfd), reaped;
 //! and the guard's own signals, read from a descriptor.
 
+use std::ffi::{CString, OsString};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -89,6 +91,90 @@ pub fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The program; looked for in PATH where it has no slash.
+    pub program: OsString,
+    /// Its arguments, its own name (the first) included.
+    pub argv: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// The variable that shall hold its own process id.
+    pub own_pid: &'static str,
+}
+
+/// A launch as execve(2) takes it: made before the fork, since nothing may allocate after it.
+struct Ready {
+    program: CString,
+    /// What the addresses below point to.
+    _texts: Vec<CString>,
+    /// Addresses of texts, 0 at the end. Not pointers: those may not change threads.
+    argv: Vec<usize>,
+    envp: Vec<usize>,
+    /// `NAME=` and room for a number and its end.
+    own_pid: Vec<u8>,
+    digits_at: usize,
+}
+
+impl Ready {
+    fn new(launch: &Launch) -> io::Result<Self> {
+        let text = |bytes: Vec<u8>| CString::new(bytes).map_err(io::Error::from);
+        let program = text(launch.program.as_bytes().to_vec())?;
+        let mut texts = Vec::new();
+        let mut argv = Vec::new();
+        for arg in &launch.argv {
+            let arg = text(arg.as_bytes().to_vec())?;
+            argv.push(arg.as_ptr() as usize);
+            texts.push(arg);
+        }
+        argv.push(0);
+        let mut envp = Vec::new();
+        for (name, value) in &launch.env {
+            let pair = text([name.as_bytes(), b"=", value.as_bytes()].concat())?;
+            envp.push(pair.as_ptr() as usize);
+            texts.push(pair);
+        }
+        let mut own_pid = format!("{}=", launch.own_pid).into_bytes();
+        let digits_at = own_pid.len();
+        own_pid.resize(digits_at + 12, 0);
+        envp.push(own_pid.as_ptr() as usize);
+        envp.push(0);
+        Ok(Self {
+            program,
+            _texts: texts,
+            argv,
+            envp,
+            own_pid,
+            digits_at,
+        })
+    }
+
+    /// Becomes the program; returns why it does not. Called between fork and exec: allocates nothing.
+    fn exec(&mut self) -> io::Error {
+        let mut rest = getpid().as_raw_nonzero().get();
+        let mut count = 1;
+        while rest >= 10_i32.pow(count) && count < 9 {
+            count += 1;
+        }
+        let digits = self.own_pid.iter_mut().skip(self.digits_at);
+        for digit in digits.take(count as usize).rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        // SAFETY: both arrays hold addresses of texts that end with 0 and live as long as `self`
+        // does (the heap they stand on does not move with it), and a 0 at their end.
+        unsafe {
+            libc::execvpe(
+                self.program.as_ptr(),
+                self.argv.as_ptr().cast(),
+                self.envp.as_ptr().cast(),
+            );
+        }
+        io::Error::last_os_error()
+    }
+}
+
 /// A watched process.
 #[derive(Debug)]
 pub struct Child {
@@ -98,15 +184,20 @@ pub struct Child {
 
 impl Child {
     /// Starts a program in a process group of its own, with no signal blocked or ignored; it gets
-    /// SIGTERM when the calling thread ends.
+    /// SIGTERM when the calling thread ends. Its environment is `launch.env` and, if asked for, a
+    /// variable that holds its own process id.
     ///
     /// # Errors
     /// What fork(2) and execve(2) say.
-    pub fn start(command: &mut Command) -> io::Result<Self> {
+    pub fn start(launch: &Launch) -> io::Result<Self> {
         let guard = getpid();
+        let mut ready = Ready::new(launch)?;
+        // Only for the fork, the wait for exec and the report of its error: exec itself is below.
+        let mut command = Command::new(&launch.program);
         command.process_group(0);
-        // SAFETY: between fork and exec only async-signal-safe functions are called: sigemptyset,
-        // sigaction's wrapper, pthread_sigmask, prctl and getppid; nothing allocates.
+        // SAFETY: between fork and exec only async-signal-safe functions are called: signal,
+        // sigemptyset, pthread_sigmask, prctl, getppid, getpid and execvpe, which is as safe as the
+        // execvp that would follow; nothing allocates.
         unsafe {
             command.pre_exec(move || {
                 for signal in 1..=64 {
@@ -121,7 +212,7 @@ impl Child {
                 if getppid() != Some(guard) {
                     return Err(Errno::SRCH.into());
                 }
-                Ok(())
+                Err(ready.exec())
             });
         }
         let child = command.spawn()?;
@@ -289,12 +380,14 @@ pub fn state(pid: u32) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::process::Stdio;
 
-    fn sh(script: &str) -> Command {
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).stdin(Stdio::null());
-        command
+    fn sh(script: &str) -> Launch {
+        Launch {
+            program: "sh".into(),
+            argv: ["sh", "-c", script].map(OsString::from).to_vec(),
+            env: std::env::vars_os().collect(),
+            own_pid: "WATCHDOG_PID",
+        }
     }
 
     fn end_of(child: &Child) -> Exit {
@@ -305,20 +398,19 @@ mod tests {
 
     #[test]
     fn an_end_is_told_with_its_code_or_signal_and_only_once() {
-        let child = Child::start(&mut sh("exit 3")).unwrap();
+        let child = Child::start(&sh("exit 3")).unwrap();
         assert_eq!(end_of(&child), Exit::Code(3));
         assert_eq!(child.ended(), Some(Exit::Unknown));
-        let child = Child::start(&mut sh("kill -SEGV $$")).unwrap();
+        let child = Child::start(&sh("kill -SEGV $$")).unwrap();
         assert_eq!(end_of(&child), Exit::Signal(11));
-        let child = Child::start(&mut sh("sleep 600")).unwrap();
+        let child = Child::start(&sh("sleep 600")).unwrap();
         child.signal(libc::SIGUSR1);
         assert_eq!(end_of(&child), Exit::Signal(10));
     }
 
     #[test]
     fn a_group_is_killed_whole_and_never_our_own() {
-        let mut command = sh("sleep 600 & sleep 600");
-        let child = Child::start(&mut command).unwrap();
+        let child = Child::start(&sh("sleep 600 & sleep 600")).unwrap();
         let group = child.group().unwrap();
         assert_eq!(child.ended(), None);
         assert!(group.is_left());
@@ -334,7 +426,7 @@ mod tests {
         assert!(descends(own, own));
         assert!(!descends(own, u32::MAX));
         assert!(!descends(u32::MAX, own));
-        let child = Child::start(&mut sh("sleep 600")).unwrap();
+        let child = Child::start(&sh("sleep 600")).unwrap();
         assert!(descends(child.pid(), own) && !descends(own, child.pid()));
         child.signal(libc::SIGKILL);
         assert_eq!(end_of(&child), Exit::Signal(9));
@@ -343,18 +435,22 @@ mod tests {
 
     #[test]
     fn a_command_that_is_none_is_told() {
-        let error = Child::start(&mut Command::new("/no/such/program")).unwrap_err();
+        let error = Child::start(&Launch {
+            program: "/no/such/program".into(),
+            ..sh("")
+        }).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(Child::adopt(u32::MAX).is_err() && Child::adopt(0).is_err());
     }
 
     #[test]
-    fn a_child_has_its_signals_as_they_are_by_default() {
+    fn a_child_has_its_signals_as_they_are_by_default_and_knows_its_number() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let mut command = Command::new("cat");
-        command.arg("/proc/self/status");
-        command.stdout(file.reopen().unwrap());
-        let child = Child::start(&mut command).unwrap();
+        let script = format!(
+            "test $WATCHDOG_PID = $$ && exec cat /proc/self/status >{}",
+            file.path().display()
+        );
+        let child = Child::start(&sh(&script)).unwrap();
         assert_eq!(end_of(&child), Exit::Code(0));
         let status = fs::read_to_string(file.path()).unwrap();
         // 32 and 33 are the C library's own, which lets nobody touch them.
