@@ -2,6 +2,7 @@
 //! time is a parameter. Every file is tested with random histories beside its code.
 
 pub mod arrivals;
+pub mod assist;
 pub mod backlog;
 pub mod bucket;
 pub mod claim;
