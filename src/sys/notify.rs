@@ -1,16 +1,13 @@
-//! The two ends of the notify protocol's socket (sd_notify(3)): an abstract datagram socket that
-//! leaves nothing behind on any file system, with the sender's process id on each message; and a
-//! sender that never waits. Descriptors that come with a message are closed at once: that is what
-//! `BARRIER=1` waits for, and what is asked of whoever keeps no file descriptor store.
+//! The receiving end of the notify protocol's socket (sd_notify(3)): an abstract datagram socket
+//! that leaves nothing behind on any file system, with the sender's process id on each message.
+//! Descriptors that come with a message are closed at once: that is what `BARRIER=1` waits for, and
+//! what is asked of whoever keeps no file descriptor store.
 
-use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, sendto, socket_with,
-    sockopt,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with, sockopt,
 };
 
 /// Credentials, and as many descriptors as one message can hold (SCM_MAX_FD is 253).
@@ -126,64 +123,36 @@ impl AsFd for Inbox {
     }
 }
 
-/// The sending end: towards whoever watches this process.
-#[derive(Debug)]
-pub struct Outbox {
-    fd: OwnedFd,
-    to: SocketAddrUnix,
-}
-
-impl Outbox {
-    /// Opens it towards a value of `NOTIFY_SOCKET`: a path, or `@` and an abstract name.
-    ///
-    /// # Errors
-    /// The address is none, or what socket(2) says.
-    pub fn open(address: &OsStr) -> io::Result<Self> {
-        let to = match address.as_bytes() {
-            [b'@', name @ ..] => SocketAddrUnix::new_abstract_name(name)?,
-            [b'/', ..] => SocketAddrUnix::new(address)?,
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        Ok(Self { fd, to })
-    }
-
-    /// Sends one message, or not: it never waits.
-    ///
-    /// # Errors
-    /// What sendto(2) says; `EAGAIN` where nobody reads.
-    pub fn send(&self, text: &str) -> io::Result<()> {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendto(&self.fd, text.as_bytes(), flags, &self.to).map(drop)?;
-        Ok(())
-    }
-}
-
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg_addr};
     use std::io::Read;
     use std::mem::MaybeUninit;
-    use std::os::unix::net::UnixDatagram;
-
-    fn pair(test: &str) -> (Inbox, Outbox) {
-        let inbox = Inbox::open(&format!("ftpulse-test-{}-{test}", std::process::id())).unwrap();
-        let outbox = Outbox::open(OsStr::new(inbox.address())).unwrap();
-        (inbox, outbox)
-    }
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
 
     #[test]
     fn a_message_comes_with_its_sender_and_is_cut_where_it_is_too_long() {
-        let (inbox, outbox) = pair("plain");
+        let name = format!("ftpulse-test-{}-plain", std::process::id());
+        let inbox = Inbox::open(&name).unwrap();
+        assert_eq!(inbox.address(), format!("@{name}"));
+        assert!(Inbox::open(&name).is_err(), "the name is taken");
         let mut buffer = [0; 8];
         assert_eq!(inbox.receive(&mut buffer).unwrap(), None);
-        outbox.send("READY=1").unwrap();
-        outbox.send("READY=1\nSTATUS=x").unwrap();
-        outbox.send("").unwrap();
+        let outbox = UnixDatagram::unbound().unwrap();
+        let to = SocketAddr::from_abstract_name(&name).unwrap();
+        for text in ["READY=1", "READY=1\nSTATUS=x", ""] {
+            outbox.send_to_addr(text.as_bytes(), &to).unwrap();
+        }
         let sender = Some(std::process::id());
-        let letter = |length, cut| Some(Letter { sender, length, cut });
+        let letter = |length, cut| {
+            Some(Letter {
+                sender,
+                length,
+                cut,
+            })
+        };
         assert_eq!(inbox.receive(&mut buffer).unwrap(), letter(7, false));
         assert_eq!(&buffer[..7], b"READY=1");
         assert_eq!(inbox.receive(&mut buffer).unwrap(), letter(8, true));
@@ -192,39 +161,20 @@ mod tests {
 
     #[test]
     fn descriptors_that_come_along_are_closed() {
-        use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg_addr};
-        let (inbox, outbox) = pair("rights");
+        let name = format!("ftpulse-test-{}-rights", std::process::id());
+        let inbox = Inbox::open(&name).unwrap();
+        let outbox = UnixDatagram::unbound().unwrap();
+        let to = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
         let (mut reader, writer) = std::io::pipe().unwrap();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut along = SendAncillaryBuffer::new(&mut space);
         let fds = [writer.as_fd(), writer.as_fd()];
         assert!(along.push(SendAncillaryMessage::ScmRights(&fds)));
         let text = [io::IoSlice::new(b"BARRIER=1")];
-        let flags = SendFlags::empty();
-        sendmsg_addr(&outbox.fd, &outbox.to, &text, &mut along, flags).unwrap();
+        sendmsg_addr(&outbox, &to, &text, &mut along, SendFlags::empty()).unwrap();
         drop(writer);
         assert_eq!(inbox.receive(&mut [0; 64]).unwrap().unwrap().length, 9);
         // The end of the pipe: nobody holds its other end.
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
-    }
-
-    #[test]
-    fn a_sender_knows_paths_and_abstract_names_and_never_waits() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        let outbox = Outbox::open(path.as_os_str()).unwrap();
-        outbox.send("WATCHDOG=1").unwrap();
-        let mut buffer = [0; 64];
-        assert_eq!(socket.recv(&mut buffer).unwrap(), 10);
-        // Nobody reads: at some point it is refused, at once.
-        let mut sent = 0;
-        while outbox.send("WATCHDOG=1").is_ok() {
-            sent += 1;
-            assert!(sent < 100_000);
-        }
-        for wrong in ["", "notify", "vsock:2:1"] {
-            assert!(Outbox::open(OsStr::new(wrong)).is_err(), "{wrong}");
-        }
     }
 }

@@ -2,13 +2,11 @@
 //! the guard (systemd, or another guard), under the guard's own process id; and that watcher's beat
 //! is sent from the guard's own loop.
 
-use std::env;
-use std::ffi::OsString;
 use std::time::Duration;
 
 use super::message::Message;
+use super::service::Watcher;
 use crate::core::Mono;
-use crate::sys::notify::Outbox;
 
 /// The variables of the protocol; a program gets its own.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
@@ -16,7 +14,7 @@ pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PI
 /// The way upwards; leads nowhere where nobody watches.
 #[derive(Debug)]
 pub struct Upwards {
-    outbox: Option<Outbox>,
+    watcher: Option<Watcher>,
     /// Half of the time that the watcher grants between two beats.
     every: Option<Duration>,
     next: Mono,
@@ -26,42 +24,27 @@ pub struct Upwards {
 impl Upwards {
     /// As this process's environment tells; the text is what is wrong with it.
     pub fn of_process() -> (Self, Option<String>) {
-        Self::new(
-            VARIABLES.map(|name| env::var_os(name)),
-            std::process::id(),
-        )
+        match Watcher::of_environment() {
+            Ok(watcher) => (Self::to(watcher), None),
+            Err(wrong) => (Self::to(None), Some(wrong)),
+        }
     }
 
-    fn new([socket, micros, pid]: [Option<OsString>; 3], own: u32) -> (Self, Option<String>) {
-        let mut up = Self {
-            outbox: None,
-            every: None,
+    fn to(watcher: Option<Watcher>) -> Self {
+        let within = watcher.as_ref().and_then(Watcher::within);
+        let half = within.map(|within| within / 2);
+        Self {
+            watcher,
+            every: half.filter(|half| *half >= Duration::from_millis(1)),
             next: Mono::ZERO,
             ready: false,
-        };
-        let Some(socket) = socket.filter(|socket| !socket.is_empty()) else {
-            return (up, None);
-        };
-        match Outbox::open(&socket) {
-            Ok(outbox) => up.outbox = Some(outbox),
-            Err(error) => {
-                let socket = crate::log::escape_bytes(socket.as_encoded_bytes()).into_owned();
-                return (up, Some(format!("NOTIFY_SOCKET {socket}: {error}")));
-            }
         }
-        // Meant for another process of ours (sd_watchdog_enabled(3)).
-        let ours = pid.is_none_or(|pid| pid.to_str().and_then(|t| t.parse().ok()) == Some(own));
-        let micros = micros.filter(|_| ours);
-        let micros = micros.and_then(|text| text.to_str()?.parse::<u64>().ok());
-        let half = micros.map(|micros| Duration::from_micros(micros / 2));
-        up.every = half.filter(|half| *half >= Duration::from_millis(1));
-        (up, None)
     }
 
     /// Sends a message. One that nobody takes is lost: the guard waits for nobody.
     pub fn tell(&self, text: &str) {
-        if let Some(outbox) = &self.outbox {
-            let _ = outbox.send(text);
+        if let Some(watcher) = &self.watcher {
+            let _ = watcher.send(text);
         }
     }
 
@@ -92,7 +75,7 @@ impl Upwards {
 
     /// When the next beat is due.
     pub fn due(&self) -> Option<Mono> {
-        let beats = self.ready && self.outbox.is_some();
+        let beats = self.ready && self.watcher.is_some();
         self.every.filter(|_| beats).map(|_| self.next)
     }
 
@@ -111,6 +94,7 @@ impl Upwards {
 mod tests {
     use super::*;
     use crate::core::watch::Said;
+    use std::ffi::OsString;
     use std::os::unix::net::UnixDatagram;
 
     const fn ms(n: u64) -> Duration {
@@ -137,19 +121,27 @@ mod tests {
             }
         }
 
+        fn below(&self, usec: Option<&str>) -> Upwards {
+            let get = |name: &str| match name {
+                "NOTIFY_SOCKET" => Some(self.path.clone()),
+                "WATCHDOG_USEC" => usec.map(OsString::from),
+                _ => None,
+            };
+            Upwards::to(Watcher::of(get, 7).unwrap())
+        }
+
         fn heard(&self) -> Vec<String> {
             let mut buffer = [0; 1000];
-            let next = std::iter::from_fn(|| self.socket.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec()));
-            next.map(|bytes| String::from_utf8(bytes).unwrap()).collect()
+            let next = || self.socket.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec());
+            let all = std::iter::from_fn(next);
+            all.map(|bytes| String::from_utf8(bytes).unwrap()).collect()
         }
     }
 
     #[test]
     fn beats_go_up_from_ready_on_at_half_of_the_granted_time() {
         let above = Above::new();
-        let vars = [Some(above.path.clone()), Some("3000000".into()), Some("7".into())];
-        let (mut up, wrong) = Upwards::new(vars.clone(), 7);
-        assert_eq!(wrong, None);
+        let mut up = above.below(Some("3000000"));
         up.beat(ms(5000));
         assert_eq!((up.due(), above.heard().len()), (None, 0));
         up.ready(ms(5000));
@@ -158,15 +150,15 @@ mod tests {
         up.beat(ms(6500));
         assert_eq!(above.heard(), ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
         assert_eq!(up.due(), Some(ms(8000)));
-        let (mut other, _) = Upwards::new(vars, 8);
-        other.ready(ms(0));
-        assert_eq!(other.due(), None, "meant for another process");
+        let mut unasked = above.below(None);
+        unasked.ready(ms(0));
+        assert_eq!(unasked.due(), None, "no beat is asked for");
     }
 
     #[test]
     fn states_are_passed_on_and_nothing_else() {
         let above = Above::new();
-        let (mut up, _) = Upwards::new([Some(above.path.clone()), None, None], 7);
+        let mut up = above.below(None);
         let said = Said {
             ready: true,
             beat: true,
@@ -201,11 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn without_a_watcher_nothing_is_sent_and_a_wrong_address_is_told() {
-        let (mut up, wrong) = Upwards::new([None, Some("1000".into()), None], 7);
+    fn without_a_watcher_nothing_is_sent() {
+        let mut up = Upwards::to(None);
         up.ready(ms(0));
-        assert_eq!((up.due(), wrong), (None, None));
-        let (_, wrong) = Upwards::new([Some("nowhere".into()), None, None], 7);
-        assert!(wrong.unwrap().contains("NOTIFY_SOCKET nowhere"));
+        up.beat(ms(0));
+        assert_eq!(up.due(), None);
     }
 }
