@@ -34,6 +34,10 @@ const BATCH: usize = 1024;
 /// Strangers and unreadable messages are logged no more often.
 const REMIND: Duration = Duration::from_secs(60);
 
+/// A stop signal that follows another one so soon is the same one, sent twice (`timeout` sends it to
+/// the process and to its group): it must not cut the drain short.
+const SAME_STOP: Duration = Duration::from_millis(200);
+
 /// Everything that a guard needs to know.
 #[derive(Debug)]
 pub struct Setup {
@@ -68,6 +72,7 @@ pub fn run(setup: Setup, signals: &Signals, log: &Logger) -> io::Result<u8> {
         last: None,
         strangers: Reminder::default(),
         garbage: Reminder::default(),
+        stop: None,
     };
     guard.read_counts();
     guard.watch_on(&inbox, signals)
@@ -85,6 +90,8 @@ struct Guard<'a> {
     last: Option<End>,
     strangers: Reminder,
     garbage: Reminder,
+    /// When the last stop signal came.
+    stop: Option<Mono>,
 }
 
 /// What is told of a life.
@@ -265,6 +272,7 @@ impl Guard<'_> {
             match number {
                 // Ends are read anyway.
                 libc::SIGCHLD => {}
+                libc::SIGTERM | libc::SIGINT if self.is_same_stop(now) => {}
                 libc::SIGTERM | libc::SIGINT => {
                     let name = if number == libc::SIGTERM { "TERM" } else { "INT" };
                     info!(self.log, "stop asked for"; "signal" => name,
@@ -281,6 +289,11 @@ impl Guard<'_> {
             }
         }
         None
+    }
+
+    fn is_same_stop(&mut self, now: Mono) -> bool {
+        let before = self.stop.replace(now);
+        before.is_some_and(|before| now < before + SAME_STOP)
     }
 
     fn exited(&mut self, exit: Exit, inbox: &Inbox, now: Mono) -> Option<u8> {
