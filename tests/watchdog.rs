@@ -244,7 +244,8 @@ if os.fork() == 0:
     os.setsid()
     notify('MAINPID=%d' % os.getpid(), 'READY=1')
     r, w = os.pipe()
-    socket.send_fds(SOCKET, [b'BARRIER=1'], [w], 0, ADDRESS)
+    with_it = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, w.to_bytes(4, sys.byteorder))]
+    SOCKET.sendmsg([b'BARRIER=1'], with_it, 0, ADDRESS)
     os.close(w)
     os.read(r, 1)
     stamp('main')
@@ -304,7 +305,6 @@ fn what_the_program_says_reaches_whoever_watches_the_watchdog() {
     let mut it = Guarded::start(program, |s| {
         s.env("NOTIFY_SOCKET", path.display()).env("WATCHDOG_USEC", 400_000)
     });
-    it.wait_event("up", 1);
     let mut heard = Vec::new();
     let mut listen = || {
         let mut buffer = [0; 1000];
@@ -313,6 +313,10 @@ fn what_the_program_says_reaches_whoever_watches_the_watchdog() {
         }
         heard.clone()
     };
+    wait_until("the program has said it all", PATIENCE, || {
+        listen();
+        it.events().iter().any(|event| event.what == "up")
+    });
     wait_until("beats go up", PATIENCE, || {
         listen().iter().filter(|text| *text == "WATCHDOG=1").count() >= 5
     });

@@ -173,7 +173,7 @@ impl Guard<'_> {
                 return Ok(code);
             }
             reap_orphans(self.processes.main());
-            self.up.beat(now);
+            self.up.turn(now);
             waits_for_left_overs = self.processes.left_overs(now);
             let idle = self.processes.main().is_none();
             if !all_read || idle && waits_for_left_overs.is_some() {
@@ -191,7 +191,7 @@ impl Guard<'_> {
     fn wait(&self, inbox: &Inbox, signals: &Signals, look: Option<Mono>) -> io::Result<()> {
         // While left-overs are waited for the start may be long due.
         let due = look.or(self.watch.next_deadline());
-        let due = due.into_iter().chain(self.up.due()).min();
+        let due = due.into_iter().chain(self.up.due(clock::mono())).min();
         let left = due.map(|due| due.saturating_sub(clock::mono()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = Vec::with_capacity(3);
@@ -213,6 +213,7 @@ impl Guard<'_> {
                     let text = buffer.get(..letter.length).unwrap_or_default();
                     let read = message::read(text, letter.cut);
                     let answer = self.heard(read, letter.sender, now);
+                    drop(letter);
                     // Nothing of a message can end the guard.
                     self.act(answer, inbox, now);
                 }
@@ -389,7 +390,7 @@ impl Guard<'_> {
             "restarts" => self.counts.of(end.reason),
             "next" => "it has to say that it is ready");
         let text = format!("STATUS=started again ({}, {end}), life {life}", end.reason);
-        self.up.tell(&text);
+        self.up.tell(text);
     }
 
     fn kill(&mut self, reason: RestartReason, now: Mono) {
