@@ -1,7 +1,7 @@
 //! What an idle service costs: two routes, 10,000 files already sent (deleted after it, and kept
-//! in another run), then resident memory, CPU time and context switches over a minute, in total
-//! and per thread. `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES
-//! change the window and the number of files.
+//! in another run, and watched in a third one), then resident memory, CPU time and context
+//! switches over a minute, in total and per thread. `cargo bench --bench idle`;
+//! FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES change the window and the number of files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,17 +11,20 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/manager.rs"]
+mod manager;
 mod usage;
 
 use std::time::Duration;
 
 use ftpulse::clock;
 use ftpulse::lab::{LabServer, Script};
+use manager::Manager;
 use support::service::Settings;
 use support::{PATIENCE, temp_dir, wait_until};
 use usage::{Window, let_pass, setting};
 
-fn measure(after: &str) {
+fn measure(after: &str, watched: bool) {
     let (files, seconds) = (
         setting("FTPULSE_BENCH_FILES", 10_000),
         setting("FTPULSE_BENCH_SECONDS", 60),
@@ -33,6 +36,10 @@ fn measure(after: &str) {
         settings = settings
             .route_to(route, &lab.url(route), lab.password())
             .key(&format!("routes.{route}.after"), after);
+    }
+    let manager = watched.then(Manager::start);
+    if let Some(manager) = &manager {
+        settings = settings.env("NOTIFY_SOCKET", manager.socket().display());
     }
     let service = settings.start();
     let began = clock::mono();
@@ -51,7 +58,7 @@ fn measure(after: &str) {
             >= wanted
     });
     println!(
-        "after={after}: {files} files in {:.1} s",
+        "after={after}, watched={watched}: {files} files in {:.1} s",
         (clock::mono() - began).as_secs_f64()
     );
     // Sessions are kept for half a minute; then the service is idle.
@@ -64,7 +71,7 @@ fn measure(after: &str) {
 
 fn main() {
     // What cargo hands over (`--bench`) is of no use here.
-    for after in ["delete", "keep"] {
-        measure(after);
+    for (after, watched) in [("delete", false), ("keep", false), ("delete", true)] {
+        measure(after, watched);
     }
 }
