@@ -279,7 +279,10 @@ impl AsFd for Child {
 
 fn exit_of(status: &WaitIdStatus) -> Exit {
     let number = |raw: Option<i32>| raw.and_then(|raw| u8::try_from(raw & 0xff).ok());
-    match (number(status.exit_status()), number(status.terminating_signal())) {
+    match (
+        number(status.exit_status()),
+        number(status.terminating_signal()),
+    ) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Unknown,
@@ -360,15 +363,6 @@ fn parent(pid: u32) -> Option<u32> {
     fields.nth(1)?.parse().ok()
 }
 
-/// Gives memory back that the start needed and nothing needs any more.
-pub fn shed_memory() {
-    // SAFETY: malloc_trim takes no pointer and may be called at any time.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// The state letter of a process (proc_pid_stat(5)); none if it is gone.
 pub fn state(pid: u32) -> Option<char> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -438,7 +432,8 @@ mod tests {
         let error = Child::start(&Launch {
             program: "/no/such/program".into(),
             ..sh("")
-        }).unwrap_err();
+        })
+        .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(Child::adopt(u32::MAX).is_err() && Child::adopt(0).is_err());
     }

@@ -164,7 +164,12 @@ mod tests {
 
         fn heard(&self) -> Vec<String> {
             let mut buffer = [0; 1000];
-            let next = || self.socket.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec());
+            let next = || {
+                self.socket
+                    .recv(&mut buffer)
+                    .ok()
+                    .map(|n| buffer[..n].to_vec())
+            };
             let all = std::iter::from_fn(next);
             all.map(|bytes| String::from_utf8(bytes).unwrap()).collect()
         }
@@ -238,7 +243,10 @@ mod tests {
         let heard = above.heard();
         assert_eq!(heard.len(), said - 1);
         up.turn(ms(1));
-        assert_eq!(above.heard(), [(said - 1).to_string(), "the last".to_owned()]);
+        assert_eq!(
+            above.heard(),
+            [(said - 1).to_string(), "the last".to_owned()]
+        );
         assert_eq!(up.due(ms(1)), None);
         // Nobody listens any more: it does not grow.
         drop(above);
