@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use ftpulse::clock;
-use ftpulse::config::{Http, Secret};
-use ftpulse::http::{self, Answer, Health, Retried, ServerHandle, Source, Unavailable};
+use ftpulse::config::Secret;
+use ftpulse::http::{self, Answer, Health, Retried, ServerHandle, Source, Token, Unavailable};
 use ftpulse::metrics::Metrics;
 use ftpulse::report::{
     Incident, PairStatus, QuarantineReport, QuarantineStatus, RetryRequest, RouteStatus,
@@ -78,8 +78,10 @@ impl Source for Fake {
 
 /// A running service of that kind; it ends with this value.
 pub struct Scene {
+    /// Where it listens.
     pub address: SocketAddr,
     told: Arc<Mutex<Told>>,
+    token: Token,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -87,10 +89,8 @@ pub struct Scene {
 impl Scene {
     /// Serves what is told, on loopback.
     pub fn serve(told: Told, token: Option<&str>) -> Self {
-        let config = Http {
-            listen: ([127, 0, 0, 1], 0).into(),
-            token: token.map(Secret::new),
-        };
+        let token = Token::new(token.map(Secret::new));
+        let its = token.clone();
         let told = Arc::new(Mutex::new(told));
         let source = Arc::new(Fake(Arc::clone(&told)));
         let (started_tx, started) = mpsc::channel();
@@ -98,7 +98,8 @@ impl Scene {
             actix_rt::System::new().block_on(async {
                 let log = Logger::root(Discard, o!());
                 let metrics = Metrics::new(&[], "1", "a");
-                let (server, address) = http::bind(&config, metrics, source, log).unwrap();
+                let (server, address) =
+                    http::bind_with(([127, 0, 0, 1], 0).into(), its, metrics, source, log).unwrap();
                 started_tx.send((server.handle(), address)).unwrap();
                 server.await.unwrap();
             });
@@ -107,6 +108,7 @@ impl Scene {
         Self {
             address,
             told,
+            token,
             handle,
             thread: Some(thread),
         }
@@ -117,6 +119,12 @@ impl Scene {
         change(&mut self.told.lock().unwrap())
     }
 
+    /// Another token holds from now on.
+    pub fn set_token(&self, token: &str) {
+        self.token.set(Some(Secret::new(token)));
+    }
+
+    /// Where the page is.
     pub fn url(&self) -> String {
         format!("http://{}/", self.address)
     }

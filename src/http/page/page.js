@@ -147,17 +147,23 @@ function drawData() {
   });
 }
 
-/** One refresh of the whole page; how long it took stands in the browser's own list of measures. */
-function draw() {
+/** Does it and leaves how long it took in the browser's own list of measures, under that name. */
+function measured(name, work) {
   const start = performance.now();
+  const result = work();
+  performance.clearMeasures(name);
+  performance.measure(name, { start, end: performance.now() });
+  return result;
+}
+
+/** One refresh of the whole page. */
+const draw = () => measured("refresh", () => {
   drawHead();
   drawNotices();
   show(byId("door"), state.door);
   show(byId("forget"), hasToken() && !state.door);
   drawData();
-  performance.clearMeasures("refresh");
-  performance.measure("refresh", { start, end: performance.now() });
-}
+});
 
 function takeStatus(status) {
   if (state.status && state.status.started_at !== status.started_at) {
@@ -170,18 +176,16 @@ function takeStatus(status) {
   Object.assign(state, { status, came: now, lost: null, door: false });
 }
 
-/** The token is missing or wrong: what stood here is not for whoever sits here now. */
+/** The token is missing or wrong: whoever has the right one may type it in. */
 function closeDoor() {
-  Object.assign(state, { status: null, lost: null });
-  Object.assign(seen, { version: null, first: true });
-  takeIncidents([]);
-  say(byId("door-fault"), hasToken() ? "This is not the token of http.token." : "");
-  if (hasToken()) setToken(null);
-  if (!state.door) {
-    state.door = true;
-    draw();
-    byId("token").focus();
-  }
+  const wrong = hasToken();
+  setToken(null);
+  // What stands here is not for everybody any more: a fresh page has none of it.
+  if (state.status) return location.reload();
+  say(byId("door-fault"), wrong ? "This is not the token of http.token." : "");
+  Object.assign(state, { lost: null, door: true });
+  draw();
+  byId("token").focus();
 }
 
 async function askIncidents() {
@@ -195,8 +199,11 @@ async function askIncidents() {
   show(byId("incidents-fault"), failed);
   say(byId("incidents-fault"), failed ? `The incidents are not known now. ${answer.why ?? ""}` : "");
   if (failed) return;
-  const fresh = takeIncidents(answer.value);
-  ageIncidents(state.status?.at ?? status.at);
+  const fresh = measured("incidents", () => {
+    const list = takeIncidents(answer.value);
+    ageIncidents(state.status?.at ?? status.at);
+    return list;
+  });
   if (!seen.first && fresh.length > 0) {
     const { id, route, cause: why } = fresh[0];
     announce(`Deadlock found: incident ${id}, route ${route}. ${cause(why)}.`);
@@ -238,10 +245,7 @@ byId("door").addEventListener("submit", (event) => {
   turn();
 });
 
-byId("forget").addEventListener("click", () => {
-  setToken(null);
-  closeDoor();
-});
+byId("forget").addEventListener("click", closeDoor);
 
 document.addEventListener("visibilitychange", turn);
 drawLegend();
