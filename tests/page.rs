@@ -747,14 +747,14 @@ fn sixty_four_slots_and_fifty_incidents_are_kept_up_with_each_second() {
                 slot.bytes_sent = (slot.bytes_sent + 13_000) % 1_400_000;
             }
         });
+        // Each answer delivers one more: the newest is shown, or the one before it while that is
+        // on its way.
+        let told = scene.tell(|told| told.answers);
         let seen = browser.run(
             "return [Number(document.querySelector('#routes td[data-label=\"Delivered\"]').textContent), \
              performance.getEntriesByName('refresh')[0].duration]",
         );
         let delivered = seen[0].as_u64().unwrap();
-        let told = scene.tell(|told| told.answers);
-        // Each answer delivers one: what is shown is the newest, or the one before it while that
-        // is on its way.
         assert!(delivered + 1 >= told, "{delivered} shown of {told}");
         if shown.insert(delivered) {
             took.push(seen[1].as_f64().unwrap());
