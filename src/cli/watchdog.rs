@@ -135,7 +135,9 @@ fn watch(
     let signals = match Signals::take_over() {
         Ok(signals) => signals,
         Err(error) => {
-            complain(&format!("the system gives no signals to the watchdog: {error}"));
+            complain(&format!(
+                "the system gives no signals to the watchdog: {error}"
+            ));
             return ExitCode::from(EXIT_FAILED);
         }
     };

@@ -296,7 +296,11 @@ impl Watch {
             return None;
         }
         if said.stopping {
-            life.end_by = Some(now + terms.stop_bound.max(said.extend.unwrap_or_default().min(EXTENSION)));
+            life.end_by = Some(
+                now + terms
+                    .stop_bound
+                    .max(said.extend.unwrap_or_default().min(EXTENSION)),
+            );
             return None;
         }
         if said.trigger {
@@ -326,7 +330,13 @@ impl Watch {
             match &mut life.software {
                 Some(software) if said.beat => software.beat(judged),
                 Some(_) => {}
-                none => *none = Some(Kind::new(terms.software_interval, terms.kind_misses, judged)),
+                none => {
+                    *none = Some(Kind::new(
+                        terms.software_interval,
+                        terms.kind_misses,
+                        judged,
+                    ))
+                }
             }
         } else if said.beat || terms.required && !life.beats.judges() {
             life.beats.beat(judged);

@@ -279,7 +279,10 @@ impl AsFd for Child {
 
 fn exit_of(status: &WaitIdStatus) -> Exit {
     let number = |raw: Option<i32>| raw.and_then(|raw| u8::try_from(raw & 0xff).ok());
-    match (number(status.exit_status()), number(status.terminating_signal())) {
+    match (
+        number(status.exit_status()),
+        number(status.terminating_signal()),
+    ) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Unknown,
@@ -438,7 +441,8 @@ mod tests {
         let error = Child::start(&Launch {
             program: "/no/such/program".into(),
             ..sh("")
-        }).unwrap_err();
+        })
+        .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(Child::adopt(u32::MAX).is_err() && Child::adopt(0).is_err());
     }

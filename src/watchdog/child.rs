@@ -37,7 +37,10 @@ impl Program {
         let mut env: Vec<(OsString, OsString)> = kept.collect();
         env.push(("NOTIFY_SOCKET".into(), socket.into()));
         if !self.own {
-            env.push(("WATCHDOG_USEC".into(), silence.as_micros().to_string().into()));
+            env.push((
+                "WATCHDOG_USEC".into(),
+                silence.as_micros().to_string().into(),
+            ));
         }
         Launch {
             program: self.path.clone(),

@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use slog::{Logger, crit, debug, error, info, warn};
 
-pub use super::child::Program;
 use super::child::Processes;
+pub use super::child::Program;
 use super::counts::{Book, Counts};
 use super::message::{self, LONGEST, Message};
 use super::upwards::Upwards;
@@ -190,7 +190,11 @@ impl Guard<'_> {
         let mut fds = Vec::with_capacity(3);
         fds.push(PollFd::new(inbox, PollFlags::IN));
         fds.push(PollFd::new(signals, PollFlags::IN));
-        fds.extend(self.processes.main().map(|main| PollFd::new(main, PollFlags::IN)));
+        fds.extend(
+            self.processes
+                .main()
+                .map(|main| PollFd::new(main, PollFlags::IN)),
+        );
         match poll(&mut fds, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
@@ -256,7 +260,8 @@ impl Guard<'_> {
         }
         self.life.heard = Some(now);
         self.life.stopping |= message.said.stopping;
-        self.up.pass_on(&message, self.life.stopping || !self.watch.ready());
+        self.up
+            .pass_on(&message, self.life.stopping || !self.watch.ready());
         self.watch.on(Event::Said(message.said), now)
     }
 
@@ -266,7 +271,11 @@ impl Guard<'_> {
                 // Ends are read anyway.
                 libc::SIGCHLD => {}
                 libc::SIGTERM | libc::SIGINT => {
-                    let name = if number == libc::SIGTERM { "TERM" } else { "INT" };
+                    let name = if number == libc::SIGTERM {
+                        "TERM"
+                    } else {
+                        "INT"
+                    };
                     info!(self.log, "stop asked for"; "signal" => name,
                         "next" => "it is passed on; the program ends by itself, or is killed");
                     self.up.tell("STOPPING=1");
@@ -312,7 +321,8 @@ impl Guard<'_> {
                 crit!(self.log, "program cannot be killed"; "pid" => pid, "state" => state,
                     "since" => %Span(since),
                     "next" => "no second copy is started; it goes on as soon as this one ends");
-                self.up.tell("STATUS=the program was killed but does not end (a disk that hangs?)");
+                self.up
+                    .tell("STATUS=the program was killed but does not end (a disk that hangs?)");
             }
             Action::End(code) => {
                 let how = self.last.map(|end| end.to_string()).unwrap_or_default();
@@ -382,11 +392,11 @@ impl Guard<'_> {
     fn kill(&mut self, reason: RestartReason, now: Mono) {
         let heard = self.life.heard.unwrap_or(self.life.began);
         warn!(self.log, "program killed"; "reason" => reason.as_str(),
-            "why" => why(reason), "silent" => %Span(now.saturating_sub(heard)),
-            "life" => self.watch.lives(), "next" => match self.life.stopping {
-                true => "the stop goes on as soon as it has ended",
-                false => "it is started again as soon as it has ended",
-            });
+        "why" => why(reason), "silent" => %Span(now.saturating_sub(heard)),
+        "life" => self.watch.lives(), "next" => match self.life.stopping {
+            true => "the stop goes on as soon as it has ended",
+            false => "it is started again as soon as it has ended",
+        });
         self.life.killed = Some(now);
         self.processes.kill();
     }

@@ -132,7 +132,12 @@ mod tests {
 
         fn heard(&self) -> Vec<String> {
             let mut buffer = [0; 1000];
-            let next = || self.socket.recv(&mut buffer).ok().map(|n| buffer[..n].to_vec());
+            let next = || {
+                self.socket
+                    .recv(&mut buffer)
+                    .ok()
+                    .map(|n| buffer[..n].to_vec())
+            };
             let all = std::iter::from_fn(next);
             all.map(|bytes| String::from_utf8(bytes).unwrap()).collect()
         }

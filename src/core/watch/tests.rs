@@ -246,7 +246,10 @@ fn a_pulse_is_judged_before_the_program_is_ready_and_a_software_beat_is_not() {
     assert_eq!(bench.killed(), Some((ms(7000), RestartReason::NoPulse)));
     let mut bench = Bench::with(TERMS, PULSE);
     bench.says(BEAT);
-    assert!(!bench.watch.ready(), "READY=1 is asked of a program of two beats");
+    assert!(
+        !bench.watch.ready(),
+        "READY=1 is asked of a program of two beats"
+    );
     while bench.killed().is_none() {
         bench.pass(ms(2000));
         bench.says(PULSE);
@@ -261,7 +264,10 @@ fn a_trigger_kills_at_once() {
         ..SILENT
     };
     let mut bench = Bench::with(TERMS, READY);
-    assert_eq!(bench.says(trigger), Some(Action::Kill(RestartReason::Beats)));
+    assert_eq!(
+        bench.says(trigger),
+        Some(Action::Kill(RestartReason::Beats))
+    );
     let mut bench = Bench::with(TERMS, PULSE);
     let verdict = Some(Action::Kill(RestartReason::NoSoftwareBeat));
     assert_eq!(bench.says(trigger), verdict);
@@ -274,8 +280,14 @@ fn exit_codes_end_or_restart() {
         let reason = RestartReason::Exit;
         Some(Action::Restart { reason, at })
     };
-    assert_eq!(exit(&mut Bench::new(TERMS), Exit::Code(0)), Some(Action::End(0)));
-    assert_eq!(exit(&mut Bench::new(TERMS), Exit::Code(2)), Some(Action::End(2)));
+    assert_eq!(
+        exit(&mut Bench::new(TERMS), Exit::Code(0)),
+        Some(Action::End(0))
+    );
+    assert_eq!(
+        exit(&mut Bench::new(TERMS), Exit::Code(2)),
+        Some(Action::End(2))
+    );
     let mut ready = Bench::with(TERMS, READY);
     ready.to(ms(2500));
     assert_eq!(exit(&mut ready, Exit::Code(2)), restart(ms(2500)));
@@ -299,7 +311,10 @@ fn exit_codes_end_or_restart() {
     slow.to(ms(30_000));
     let reason = RestartReason::NotReady;
     let at = ms(30_100);
-    assert_eq!(exit(&mut slow, Exit::Code(2)), Some(Action::Restart { reason, at }));
+    assert_eq!(
+        exit(&mut slow, Exit::Code(2)),
+        Some(Action::Restart { reason, at })
+    );
 }
 
 #[test]
@@ -310,7 +325,10 @@ fn a_command_that_cannot_be_started_ends_with_2_unless_it_worked_before() {
     assert_eq!(watch.on(failed(true), ms(0)), Some(Action::End(2)));
     let mut watch = Watch::new(TERMS, ms(0));
     let (reason, at) = (RestartReason::Exit, ms(100));
-    assert_eq!(watch.on(failed(false), ms(0)), Some(Action::Restart { reason, at }));
+    assert_eq!(
+        watch.on(failed(false), ms(0)),
+        Some(Action::Restart { reason, at })
+    );
     let mut bench = Bench::with(TERMS, READY);
     bench.to(ms(2000));
     bench.on(Event::Exited(Exit::Code(1)));
@@ -327,7 +345,10 @@ fn a_stop_is_bounded_and_a_second_one_is_short() {
     assert_eq!(bench.killed(), None, "silence is no fault while it ends");
     bench.to(ms(9500));
     assert_eq!(bench.killed(), Some((ms(9500), RestartReason::Exit)));
-    assert_eq!(bench.on(Event::Exited(Exit::Signal(9))), Some(Action::End(137)));
+    assert_eq!(
+        bench.on(Event::Exited(Exit::Signal(9))),
+        Some(Action::End(137))
+    );
 
     let mut bench = Bench::with(TERMS, READY);
     bench.on(Event::StopRequested);
@@ -394,7 +415,13 @@ fn what_cannot_be_killed_raises_alarms_further_and_further_apart_and_no_second_c
 #[test]
 fn a_guard_that_slept_for_an_hour_does_not_convict_when_it_wakes() {
     let hour = ms(3_600_000);
-    for said in [READY, Said { pulse: true, ..READY }] {
+    for said in [
+        READY,
+        Said {
+            pulse: true,
+            ..READY
+        },
+    ] {
         let mut bench = Bench::with(TERMS, said);
         bench.pass(ms(100));
         assert_eq!(bench.watch.on(Event::Tick, hour), None);
