@@ -11,86 +11,21 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::path::Path;
 
 use ftpulse::clock;
 use ftpulse::spool::journal::Store;
+use support::consumer::{Consumer, Moments, Wrongs, size};
 use support::servers::{Opts, Server, is_root};
 use support::service::Settings;
-use support::watcher::is_final_name;
 use support::{PATIENCE, content, count_of, wait_until};
-
-/// Size of a file by its number: 0 B to 8 MiB, most of them small.
-fn size(number: usize) -> usize {
-    match number % 40 {
-        0 => 0,
-        7 => 8 << 20,
-        21 => 1 << 20,
-        n => n * 1_733,
-    }
-}
 
 fn bytes(route: &str, number: usize) -> Vec<u8> {
     content(
         (number * 2 + usize::from(route == "b")) as u64,
         size(number),
     )
-}
-
-/// Takes final names away as soon as they appear, as a partner's import does.
-struct Consumer {
-    over: Arc<AtomicBool>,
-    taken: Arc<Mutex<BTreeMap<String, Vec<bool>>>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Consumer {
-    fn start(route: &'static str, folder: PathBuf) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let taken: Arc<Mutex<BTreeMap<String, Vec<bool>>>> = Arc::default();
-        let (ended, list) = (Arc::clone(&over), Arc::clone(&taken));
-        let thread = std::thread::spawn(move || {
-            while !ended.load(SeqCst) {
-                for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                    let name = entry.file_name().into_string().unwrap();
-                    if !is_final_name(&name) {
-                        continue;
-                    }
-                    let found = fs::read(entry.path()).unwrap();
-                    fs::remove_file(entry.path()).unwrap();
-                    let number: usize = name.strip_suffix(".bin").unwrap().parse().unwrap();
-                    let whole = found == bytes(route, number);
-                    list.lock().unwrap().entry(name).or_default().push(whole);
-                }
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-        });
-        Self {
-            over,
-            taken,
-            thread: Some(thread),
-        }
-    }
-
-    fn files(&self) -> usize {
-        self.taken.lock().unwrap().len()
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.over.store(true, SeqCst);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            eprintln!("the consumer failed");
-        }
-    }
 }
 
 #[test]
@@ -112,14 +47,14 @@ fn a_process_that_is_killed_again_and_again_loses_tears_and_repeats_nothing() {
     let mut consumers = Vec::new();
     for (route, server) in &servers {
         settings = settings.route(route, server, "in");
-        consumers.push(Consumer::start(route, server.root.join("in")));
+        consumers.push(Consumer::start(server.root.join("in"), |n| bytes(route, n)));
     }
     let state = settings.vars()["FTPULSE__STATE__DIR"].clone();
     let mut service = settings.start();
     let total = files / 2 * 2;
     let arrived = |consumers: &[Consumer]| consumers.iter().map(Consumer::files).sum::<usize>();
     let mut put = 0;
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let mut moments = Moments::new();
     for kill in 0..kills {
         // The files come in bursts, so that there is always something under way.
         let until = total * (kill + 1) / kills;
@@ -128,10 +63,7 @@ fn a_process_that_is_killed_again_and_again_loses_tears_and_repeats_nothing() {
             service.put(route, &format!("{number}.bin"), &bytes(route, number));
             put += 1;
         }
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        let end = clock::mono() + Duration::from_millis(random % 600);
+        let end = clock::mono() + moments.next(600);
         wait_until("the moment has come", PATIENCE, || {
             clock::mono() >= end || arrived(&consumers) == total
         });
@@ -151,19 +83,12 @@ fn a_process_that_is_killed_again_and_again_loses_tears_and_repeats_nothing() {
         service.wait_spool_empty(route, PATIENCE);
     }
     assert_eq!(service.terminate(), Some(0));
-    let mut twice = Vec::new();
-    for (consumer, (route, _)) in consumers.iter().zip(&servers) {
-        for (name, seen) in consumer.taken.lock().unwrap().iter() {
-            assert!(seen.iter().all(|whole| *whole), "{route}/{name} was torn");
-            if seen.len() > 1 {
-                twice.push(format!("{route}/{name}"));
-            }
-        }
-    }
+    let wrongs: Vec<_> = consumers.iter().map(Consumer::wrongs).collect();
     let store = Store::open(&Path::new(&state).join("journal.db")).unwrap();
     assert!(store.set_aside.is_none());
     let left = store.store.unfinished().unwrap();
-    println!("{kills} kills, {total} files, sent twice: {twice:?}, left in the journal: {left:?}");
-    assert!(twice.is_empty(), "{twice:?}");
+    println!("{kills} kills, {total} files, {wrongs:?}, left in the journal: {left:?}");
+    let right = |w: &Wrongs| w.torn.is_empty() && w.twice.is_empty();
+    assert!(wrongs.iter().all(right), "{wrongs:?}");
     assert!(left.is_empty(), "{left:?}");
 }

@@ -12,13 +12,11 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ftpulse::clock;
@@ -26,6 +24,7 @@ use ftpulse::spool::journal::Store;
 use rusqlite::{Connection, OptionalExtension};
 use rustix::process::Signal;
 use support::certificates::Authority;
+use support::consumer::{Consumer, Moments, Wrongs, size};
 use support::servers::{Opts, Server};
 use support::service::{Ftpulse, Settings};
 use support::watcher::{Watcher, is_final_name};
@@ -639,62 +638,6 @@ fn check_connect_changes_nothing_for_a_route_that_downloads() {
     assert_eq!(fs::read_dir(server.path("later")).unwrap().count(), 0);
 }
 
-/// Takes final names away as soon as they appear, and notes whether each was whole.
-struct Consumer {
-    over: Arc<AtomicBool>,
-    taken: Arc<Mutex<BTreeMap<String, Vec<bool>>>>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-fn size(number: usize) -> usize {
-    match number % 40 {
-        0 => 0,
-        7 => 8 << 20,
-        21 => 1 << 20,
-        n => n * 1_733,
-    }
-}
-
-impl Consumer {
-    fn start(folder: PathBuf) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let taken: Arc<Mutex<BTreeMap<String, Vec<bool>>>> = Arc::default();
-        let (ended, list) = (Arc::clone(&over), Arc::clone(&taken));
-        let thread = std::thread::spawn(move || {
-            while !ended.load(SeqCst) {
-                for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-                    let name = entry.file_name().into_string().unwrap();
-                    if !is_final_name(&name) {
-                        continue;
-                    }
-                    let found = fs::read(entry.path()).unwrap();
-                    fs::remove_file(entry.path()).unwrap();
-                    let number: usize = name.strip_suffix(".bin").unwrap().parse().unwrap();
-                    let whole = found == content(number as u64, size(number));
-                    list.lock().unwrap().entry(name).or_default().push(whole);
-                }
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-        });
-        Self {
-            over,
-            taken,
-            thread: Some(thread),
-        }
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        self.over.store(true, SeqCst);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            eprintln!("the consumer failed");
-        }
-    }
-}
-
 #[test]
 fn a_process_that_is_killed_again_and_again_takes_every_file_once_and_whole() {
     let (kills, files) = (count_of("FTPULSE_KILLS", 8), count_of("FTPULSE_FILES", 80));
@@ -706,11 +649,11 @@ fn a_process_that_is_killed_again_and_again_takes_every_file_once_and_whole() {
             .key("routes.main.after", after)
             .key("routes.main.settle", "0s");
         let state = settings.vars()["FTPULSE__STATE__DIR"].clone();
-        let consumer = Consumer::start(settings.spool("main"));
+        let consumer = Consumer::start(settings.spool("main"), |n| content(n as u64, size(n)));
         let mut service = settings.start();
-        let arrived = || consumer.taken.lock().unwrap().len();
+        let arrived = || consumer.files();
         let mut put = 0;
-        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        let mut moments = Moments::new();
         for kill in 0..kills {
             let until = files * (kill + 1) / kills;
             while put < until {
@@ -721,10 +664,7 @@ fn a_process_that_is_killed_again_and_again_takes_every_file_once_and_whole() {
                 );
                 put += 1;
             }
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            let end = clock::mono() + Duration::from_millis(random % 900);
+            let end = clock::mono() + moments.next(900);
             wait_until("the moment has come", PATIENCE, || {
                 clock::mono() >= end || arrived() == files
             });
@@ -746,12 +686,7 @@ fn a_process_that_is_killed_again_and_again_takes_every_file_once_and_whole() {
             waits == 0 && route["slots"].as_array().unwrap().iter().all(idle)
         });
         assert_eq!(service.terminate(), Some(0));
-        let taken = consumer.taken.lock().unwrap();
-        let torn: Vec<_> = taken
-            .iter()
-            .filter(|(_, seen)| seen.contains(&false))
-            .collect();
-        let twice: Vec<_> = taken.iter().filter(|(_, seen)| seen.len() > 1).collect();
+        let Wrongs { torn, twice } = consumer.wrongs();
         let store = Store::open(&Path::new(&state).join("journal.db")).unwrap();
         let left = store.store.unfinished().unwrap();
         println!(
@@ -759,7 +694,6 @@ fn a_process_that_is_killed_again_and_again_takes_every_file_once_and_whole() {
             server.name
         );
         assert!(torn.is_empty() && twice.is_empty() && left.is_empty());
-        drop(taken);
         assert!(temps(&service.spool("main")).is_empty());
     }
 }

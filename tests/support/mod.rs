@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod certificates;
+pub mod consumer;
 pub mod http;
 pub mod netns;
 pub mod process;

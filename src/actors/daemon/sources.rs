@@ -54,6 +54,8 @@ impl DaemonActor {
         let route = &mut self.routes[index];
         route.wanted = route.wanted.saturating_sub(found.files.len());
         for file in found.files {
+            failpoint::at("file-found");
+            self.counters.scan.count();
             let stamp = file.stamp;
             let before = self.routes[index].failed_before.remove(file.path.as_str());
             let incident = before.as_ref();
