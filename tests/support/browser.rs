@@ -2,8 +2,10 @@
 //! processes and files. The least of a client: JSON over the HTTP of `http.rs`; what WebDriver has
 //! no words for goes through DevTools. FTPULSE_TEST_SKIP_BROWSER=1 skips the tests that need it.
 
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,6 +73,12 @@ impl Browser {
         let address =
             SocketAddr::from(([127, 0, 0, 1], port.expect("chromedriver tells its port")));
 
+        // The browser ends with its driver, even when that is killed with this process.
+        let binary = home.path().join("browser");
+        let script = "#!/bin/sh\nexec setpriv --pdeathsig KILL -- chromium \"$@\"\n";
+        std::fs::write(&binary, script).unwrap();
+        std::fs::set_permissions(&binary, Permissions::from_mode(0o755)).unwrap();
+
         let mut arguments = vec!["--headless=new", "--disable-gpu", "--no-proxy-server"];
         // Containers have little of it.
         arguments.extend([
@@ -83,7 +91,7 @@ impl Browser {
             arguments.push("--no-sandbox");
         }
         let capabilities = json!({ "capabilities": { "alwaysMatch": {
-            "goog:chromeOptions": { "args": arguments },
+            "goog:chromeOptions": { "binary": binary, "args": arguments },
             "goog:loggingPrefs": { "browser": "ALL" },
         }}});
         let made = call(address, "POST", "/session", &capabilities);
