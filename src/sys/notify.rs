@@ -1,7 +1,7 @@
 //! The receiving end of the notify protocol's socket (sd_notify(3)): an abstract datagram socket
 //! that leaves nothing behind on any file system, with the sender's process id on each message.
-//! Descriptors that come with a message are closed at once: that is what `BARRIER=1` waits for, and
-//! what is asked of whoever keeps no file descriptor store.
+//! Descriptors that come with a message are closed when it is dealt with: that is what `BARRIER=1`
+//! waits for, and what is asked of whoever keeps no file descriptor store.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -21,7 +21,7 @@ pub struct Inbox {
 }
 
 /// What came with one message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Letter {
     /// The process that sent it, as the kernel tells; none where it cannot be seen from here.
     pub sender: Option<u32>,
@@ -29,6 +29,9 @@ pub struct Letter {
     pub length: usize,
     /// Whether it was longer than the buffer.
     pub cut: bool,
+    /// Descriptors that came along; closed with this letter. Until then whoever sent them waits
+    /// (`BARRIER=1`), so that it can still be asked who it is.
+    _along: Vec<OwnedFd>,
 }
 
 impl Inbox {
@@ -77,19 +80,20 @@ impl Inbox {
                 _ => Err(error),
             };
         }
-        let sender = open_control(&header);
+        let (sender, along) = open_control(&header);
         let length = usize::try_from(length).unwrap_or(0);
         Ok(Some(Letter {
             sender,
             length: length.min(buffer.len()),
             cut: header.msg_flags & libc::MSG_TRUNC != 0 || length > buffer.len(),
+            _along: along,
         }))
     }
 }
 
-/// Reads the sender's process id and closes every descriptor that came along.
-fn open_control(header: &libc::msghdr) -> Option<u32> {
-    let mut sender = None;
+/// The sender's process id, and every descriptor that came along.
+fn open_control(header: &libc::msghdr) -> (Option<u32>, Vec<OwnedFd>) {
+    let (mut sender, mut along) = (None, Vec::new());
     // SAFETY: the header was filled in by recvmsg and its control area is still there; the CMSG
     // functions keep within it. Payloads are read unaligned, each only as far as its length says.
     // The descriptors were given to us alone by that very call.
@@ -106,7 +110,7 @@ fn open_control(header: &libc::msghdr) -> Option<u32> {
                 (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                     for index in 0..length / size_of::<libc::c_int>() {
                         let fd = payload.cast::<libc::c_int>().add(index).read_unaligned();
-                        drop(OwnedFd::from_raw_fd(fd));
+                        along.push(OwnedFd::from_raw_fd(fd));
                     }
                 }
                 _ => {}
@@ -114,7 +118,7 @@ fn open_control(header: &libc::msghdr) -> Option<u32> {
             at = libc::CMSG_NXTHDR(header, at);
         }
     }
-    sender
+    (sender, along)
 }
 
 impl AsFd for Inbox {
@@ -139,24 +143,20 @@ mod tests {
         assert_eq!(inbox.address(), format!("@{name}"));
         assert!(Inbox::open(&name).is_err(), "the name is taken");
         let mut buffer = [0; 8];
-        assert_eq!(inbox.receive(&mut buffer).unwrap(), None);
+        assert!(inbox.receive(&mut buffer).unwrap().is_none());
         let outbox = UnixDatagram::unbound().unwrap();
         let to = SocketAddr::from_abstract_name(&name).unwrap();
         for text in ["READY=1", "READY=1\nSTATUS=x", ""] {
             outbox.send_to_addr(text.as_bytes(), &to).unwrap();
         }
-        let sender = Some(std::process::id());
-        let letter = |length, cut| {
-            Some(Letter {
-                sender,
-                length,
-                cut,
-            })
+        let mut next = || {
+            let letter = inbox.receive(&mut buffer).unwrap().unwrap();
+            assert_eq!(letter.sender, Some(std::process::id()));
+            (buffer[..letter.length].to_vec(), letter.cut)
         };
-        assert_eq!(inbox.receive(&mut buffer).unwrap(), letter(7, false));
-        assert_eq!(&buffer[..7], b"READY=1");
-        assert_eq!(inbox.receive(&mut buffer).unwrap(), letter(8, true));
-        assert_eq!(inbox.receive(&mut buffer).unwrap(), letter(0, false));
+        assert_eq!(next(), (b"READY=1".to_vec(), false));
+        assert_eq!(next(), (b"READY=1\n".to_vec(), true));
+        assert_eq!(next(), (Vec::new(), false));
     }
 
     #[test]
@@ -173,7 +173,11 @@ mod tests {
         let text = [io::IoSlice::new(b"BARRIER=1")];
         sendmsg_addr(&outbox, &to, &text, &mut along, SendFlags::empty()).unwrap();
         drop(writer);
-        assert_eq!(inbox.receive(&mut [0; 64]).unwrap().unwrap().length, 9);
+        let letter = inbox.receive(&mut [0; 64]).unwrap().unwrap();
+        assert_eq!(letter.length, 9);
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        assert!(reader.read(&mut [0]).is_err(), "it is not dealt with yet");
+        drop(letter);
         // The end of the pipe: nobody holds its other end.
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }

@@ -34,6 +34,10 @@ const BATCH: usize = 1024;
 /// Strangers and unreadable messages are logged no more often.
 const REMIND: Duration = Duration::from_secs(60);
 
+/// A stop signal that follows another one so soon is the same one, sent twice (`timeout` sends it to
+/// the process and to its group): it must not cut the drain short.
+const SAME_STOP: Duration = Duration::from_millis(200);
+
 /// Everything that a guard needs to know.
 #[derive(Debug)]
 pub struct Setup {
@@ -68,6 +72,7 @@ pub fn run(setup: Setup, signals: &Signals, log: &Logger) -> io::Result<u8> {
         last: None,
         strangers: Reminder::default(),
         garbage: Reminder::default(),
+        stop: None,
     };
     guard.read_counts();
     guard.watch_on(&inbox, signals)
@@ -85,6 +90,8 @@ struct Guard<'a> {
     last: Option<End>,
     strangers: Reminder,
     garbage: Reminder,
+    /// When the last stop signal came.
+    stop: Option<Mono>,
 }
 
 /// What is told of a life.
@@ -166,7 +173,7 @@ impl Guard<'_> {
                 return Ok(code);
             }
             reap_orphans(self.processes.main());
-            self.up.beat(now);
+            self.up.turn(now);
             waits_for_left_overs = self.processes.left_overs(now);
             let idle = self.processes.main().is_none();
             if !all_read || idle && waits_for_left_overs.is_some() {
@@ -184,7 +191,7 @@ impl Guard<'_> {
     fn wait(&self, inbox: &Inbox, signals: &Signals, look: Option<Mono>) -> io::Result<()> {
         // While left-overs are waited for the start may be long due.
         let due = look.or(self.watch.next_deadline());
-        let due = due.into_iter().chain(self.up.due()).min();
+        let due = due.into_iter().chain(self.up.due(clock::mono())).min();
         let left = due.map(|due| due.saturating_sub(clock::mono()));
         let left = left.and_then(|left| Timespec::try_from(left).ok());
         let mut fds = Vec::with_capacity(3);
@@ -210,6 +217,7 @@ impl Guard<'_> {
                     let text = buffer.get(..letter.length).unwrap_or_default();
                     let read = message::read(text, letter.cut);
                     let answer = self.heard(read, letter.sender, now);
+                    drop(letter);
                     // Nothing of a message can end the guard.
                     self.act(answer, inbox, now);
                 }
@@ -270,6 +278,7 @@ impl Guard<'_> {
             match number {
                 // Ends are read anyway.
                 libc::SIGCHLD => {}
+                libc::SIGTERM | libc::SIGINT if self.is_same_stop(now) => {}
                 libc::SIGTERM | libc::SIGINT => {
                     let name = if number == libc::SIGTERM {
                         "TERM"
@@ -290,6 +299,11 @@ impl Guard<'_> {
             }
         }
         None
+    }
+
+    fn is_same_stop(&mut self, now: Mono) -> bool {
+        let before = self.stop.replace(now);
+        before.is_some_and(|before| now < before + SAME_STOP)
     }
 
     fn exited(&mut self, exit: Exit, inbox: &Inbox, now: Mono) -> Option<u8> {
@@ -386,7 +400,7 @@ impl Guard<'_> {
             "restarts" => self.counts.of(end.reason),
             "next" => "it has to say that it is ready");
         let text = format!("STATUS=started again ({}, {end}), life {life}", end.reason);
-        self.up.tell(&text);
+        self.up.tell(text);
     }
 
     fn kill(&mut self, reason: RestartReason, now: Mono) {

@@ -2,6 +2,7 @@
 //! the guard (systemd, or another guard), under the guard's own process id; and that watcher's beat
 //! is sent from the guard's own loop.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::message::Message;
@@ -11,10 +12,17 @@ use crate::core::Mono;
 /// The variables of the protocol; a program gets its own.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
+/// More than that is stale; the oldest goes first.
+const OWED: usize = 16;
+/// How soon what was not taken is said again.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// The way upwards; leads nowhere where nobody watches.
 #[derive(Debug)]
 pub struct Upwards {
     watcher: Option<Watcher>,
+    /// What the watcher's queue did not take.
+    owed: VecDeque<String>,
     /// Half of the time that the watcher grants between two beats.
     every: Option<Duration>,
     next: Mono,
@@ -35,16 +43,32 @@ impl Upwards {
         let half = within.map(|within| within / 2);
         Self {
             watcher,
+            owed: VecDeque::new(),
             every: half.filter(|half| *half >= Duration::from_millis(1)),
             next: Mono::ZERO,
             ready: false,
         }
     }
 
-    /// Sends a message. One that nobody takes is lost: the guard waits for nobody.
-    pub fn tell(&self, text: &str) {
-        if let Some(watcher) = &self.watcher {
-            let _ = watcher.send(text);
+    /// Says something, now or as soon as the watcher's queue has room.
+    pub fn tell(&mut self, text: impl Into<String>) {
+        if self.watcher.is_some() {
+            self.owed.push_back(text.into());
+            if self.owed.len() > OWED {
+                self.owed.pop_front();
+            }
+            self.pay();
+        }
+    }
+
+    /// Says what is owed, in its order, as far as it is taken.
+    fn pay(&mut self) {
+        let Some(watcher) = &self.watcher else { return };
+        while let Some(text) = self.owed.front() {
+            if watcher.send(text).is_err() {
+                return;
+            }
+            self.owed.pop_front();
         }
     }
 
@@ -57,7 +81,7 @@ impl Upwards {
     }
 
     /// Passes on what the program said of its state; `moving` while it starts or ends.
-    pub fn pass_on(&self, message: &Message, moving: bool) {
+    pub fn pass_on(&mut self, message: &Message, moving: bool) {
         let mut lines = Vec::new();
         if message.reloading {
             lines.push("RELOADING=1".to_owned());
@@ -74,17 +98,25 @@ impl Upwards {
     }
 
     /// When the next beat is due.
-    pub fn due(&self) -> Option<Mono> {
+    fn beat_due(&self) -> Option<Mono> {
         let beats = self.ready && self.watcher.is_some();
         self.every.filter(|_| beats).map(|_| self.next)
     }
 
-    /// Sends the beat if it is due.
-    pub fn beat(&mut self, now: Mono) {
-        if let (Some(due), Some(every)) = (self.due(), self.every)
+    /// When there is something to do.
+    pub fn due(&self, now: Mono) -> Option<Mono> {
+        let again = (!self.owed.is_empty()).then_some(now + AGAIN);
+        again.into_iter().chain(self.beat_due()).min()
+    }
+
+    /// Says what is owed, and sends the beat if it is due; one that is not taken is not owed.
+    pub fn turn(&mut self, now: Mono) {
+        self.pay();
+        if let (Some(due), Some(every), Some(watcher)) =
+            (self.beat_due(), self.every, &self.watcher)
             && now >= due
         {
-            self.tell("WATCHDOG=1");
+            let _ = watcher.send("WATCHDOG=1");
             self.next = now + every;
         }
     }
@@ -147,17 +179,17 @@ mod tests {
     fn beats_go_up_from_ready_on_at_half_of_the_granted_time() {
         let above = Above::new();
         let mut up = above.below(Some("3000000"));
-        up.beat(ms(5000));
-        assert_eq!((up.due(), above.heard().len()), (None, 0));
+        up.turn(ms(5000));
+        assert_eq!((up.due(ms(0)), above.heard().len()), (None, 0));
         up.ready(ms(5000));
-        up.beat(ms(5000));
-        up.beat(ms(6499));
-        up.beat(ms(6500));
+        up.turn(ms(5000));
+        up.turn(ms(6499));
+        up.turn(ms(6500));
         assert_eq!(above.heard(), ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
-        assert_eq!(up.due(), Some(ms(8000)));
+        assert_eq!(up.due(ms(0)), Some(ms(8000)));
         let mut unasked = above.below(None);
         unasked.ready(ms(0));
-        assert_eq!(unasked.due(), None, "no beat is asked for");
+        assert_eq!(unasked.due(ms(0)), None, "no beat is asked for");
     }
 
     #[test]
@@ -198,10 +230,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_full_queue_does_not_take_is_said_again_in_its_order() {
+        let above = Above::new();
+        let mut up = above.below(None);
+        let mut said = 0;
+        while up.due(ms(0)).is_none() {
+            up.tell(said.to_string());
+            said += 1;
+            assert!(said < 100_000);
+        }
+        up.tell("the last");
+        let heard = above.heard();
+        assert_eq!(heard.len(), said - 1);
+        up.turn(ms(1));
+        assert_eq!(above.heard(), [(said - 1).to_string(), "the last".to_owned()]);
+        assert_eq!(up.due(ms(1)), None);
+        // Nobody listens any more: it does not grow.
+        drop(above);
+        (0..100).for_each(|n| up.tell(n.to_string()));
+        assert_eq!(up.owed.len(), OWED);
+    }
+
+    #[test]
     fn without_a_watcher_nothing_is_sent() {
         let mut up = Upwards::to(None);
         up.ready(ms(0));
-        up.beat(ms(0));
-        assert_eq!(up.due(), None);
+        up.turn(ms(0));
+        assert_eq!(up.due(ms(0)), None);
     }
 }

@@ -1,7 +1,8 @@
 //! What an idle service costs: two routes, 10,000 files already sent (deleted after it, and kept
 //! in another run, and once more under its own watchdog, which is measured as well), then resident
-//! memory, CPU time and context switches over a minute, in total and per thread. `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES
-//! change the window and the number of files.
+//! memory, CPU time and context switches over a minute, in total and per thread.
+//! `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES change the window and
+//! the number of files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
