@@ -360,6 +360,4 @@ impl Killed {
 }
 
 #[cfg(test)]
-mod histories;
-#[cfg(test)]
 mod tests;

@@ -1,12 +1,14 @@
 //! The guard's decisions: every rule by example.
 
+mod histories;
+
 use super::*;
 
-pub(super) const fn ms(n: u64) -> Duration {
+const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-pub(super) const TERMS: Terms = Terms {
+const TERMS: Terms = Terms {
     interval: ms(500),
     misses: 5,
     window: ms(3000),
@@ -18,19 +20,19 @@ pub(super) const TERMS: Terms = Terms {
     stop_bound: ms(9500),
 };
 
-pub(super) const READY: Said = Said {
+const READY: Said = Said {
     ready: true,
     ..SILENT
 };
-pub(super) const BEAT: Said = Said {
+const BEAT: Said = Said {
     beat: true,
     ..SILENT
 };
-pub(super) const PULSE: Said = Said {
+const PULSE: Said = Said {
     pulse: true,
     ..SILENT
 };
-pub(super) const SILENT: Said = Said {
+const SILENT: Said = Said {
     beat: false,
     pulse: false,
     ready: false,
@@ -41,14 +43,14 @@ pub(super) const SILENT: Said = Said {
 };
 
 /// A guard that is never late, and what it was told to do.
-pub(super) struct Bench {
-    pub(super) watch: Watch,
-    pub(super) now: Mono,
-    pub(super) done: Vec<(Mono, Action)>,
+struct Bench {
+    watch: Watch,
+    now: Mono,
+    done: Vec<(Mono, Action)>,
 }
 
 impl Bench {
-    pub(super) fn new(terms: Terms) -> Self {
+    fn new(terms: Terms) -> Self {
         let mut bench = Self {
             watch: Watch::new(terms, Mono::ZERO),
             now: Mono::ZERO,
@@ -58,13 +60,13 @@ impl Bench {
         bench
     }
 
-    pub(super) fn with(terms: Terms, said: Said) -> Self {
+    fn with(terms: Terms, said: Said) -> Self {
         let mut bench = Self::new(terms);
         bench.says(said);
         bench
     }
 
-    pub(super) fn take(&mut self, answer: Option<Action>) {
+    fn take(&mut self, answer: Option<Action>) {
         let Some(action) = answer else { return };
         self.done.push((self.now, action));
         if action == Action::Start {
@@ -74,7 +76,7 @@ impl Bench {
     }
 
     /// Lets time pass up to `end`; what is due before or then is done.
-    pub(super) fn to(&mut self, end: Mono) {
+    fn to(&mut self, end: Mono) {
         while let Some(due) = self.watch.next_deadline().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             let answer = self.watch.on(Event::Tick, self.now);
@@ -83,28 +85,28 @@ impl Bench {
         self.now = end;
     }
 
-    pub(super) fn pass(&mut self, more: Duration) {
+    fn pass(&mut self, more: Duration) {
         self.to(self.now + more);
     }
 
-    pub(super) fn on(&mut self, event: Event) -> Option<Action> {
+    fn on(&mut self, event: Event) -> Option<Action> {
         let answer = self.watch.on(event, self.now);
         self.take(answer);
         answer
     }
 
-    pub(super) fn says(&mut self, said: Said) -> Option<Action> {
+    fn says(&mut self, said: Said) -> Option<Action> {
         self.on(Event::Said(said))
     }
 
-    pub(super) fn killed(&self) -> Option<(Mono, RestartReason)> {
+    fn killed(&self) -> Option<(Mono, RestartReason)> {
         self.done.iter().find_map(|(at, action)| match action {
             Action::Kill(reason) => Some((*at, *reason)),
             _ => None,
         })
     }
 
-    pub(super) fn starts(&self) -> Vec<Mono> {
+    fn starts(&self) -> Vec<Mono> {
         let starts = self.done.iter().filter(|(_, a)| *a == Action::Start);
         starts.map(|(at, _)| *at).collect()
     }

@@ -2,7 +2,6 @@
 
 use proptest::prelude::*;
 
-use super::tests::{BEAT, Bench, PULSE, READY, SILENT, TERMS, ms};
 use super::*;
 
 /// What may happen in a random history.
