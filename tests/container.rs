@@ -434,8 +434,12 @@ fn as_pid_1_the_image_reaps_orphans_and_starts_a_killed_service_again() {
     // its parent is gone before it.
     let script = "(i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done) & exit 0";
     run(store.here().args(["exec", CONTAINER, "sh", "-c", script]));
-    wait_until("the orphan is PID 1's", PATIENCE, || descendants(guard).len() == 2);
-    wait_until("the orphan is reaped", PATIENCE, || descendants(guard) == first);
+    wait_until("the orphan is PID 1's", PATIENCE, || {
+        descendants(guard).len() == 2
+    });
+    wait_until("the orphan is reaped", PATIENCE, || {
+        descendants(guard) == first
+    });
 
     // The service is killed with a file to send.
     let body = content(7, 100_000);
@@ -443,11 +447,19 @@ fn as_pid_1_the_image_reaps_orphans_and_starts_a_killed_service_again() {
     send(first[0], Signal::KILL);
     service.put("main", "late", &body);
     let restart = service.wait_log("watchdog restart", |_| true);
-    assert_eq!((&restart["reason"], &restart["program"]), (&"exit".into(), &"signal 9".into()));
+    assert_eq!(
+        (&restart["reason"], &restart["program"]),
+        (&"exit".into(), &"signal 9".into())
+    );
     service.wait_delivered("late");
-    println!("killed; delivered by the next life after {:?}", clock::mono() - killed);
+    println!(
+        "killed; delivered by the next life after {:?}",
+        clock::mono() - killed
+    );
     assert_eq!(fs::read(server.path("incoming/late")).unwrap(), body);
-    let second = wait_for("the second life", PATIENCE, || descendants(guard).first().copied());
+    let second = wait_for("the second life", PATIENCE, || {
+        descendants(guard).first().copied()
+    });
     assert_ne!(second, first[0]);
     assert_eq!(store.first_process(), guard, "the container is the same");
     let metrics = Metrics::parse(get("/metrics").body);

@@ -160,7 +160,9 @@ fn a_second_stop_signal_makes_it_short_and_both_are_passed_on() {
     it.wait_event("term", 1);
     // One that came within 200 ms would be the same signal, sent twice.
     let first = clock::mono();
-    wait_until("another moment", PATIENCE, || clock::mono() - first > Duration::from_millis(300));
+    wait_until("another moment", PATIENCE, || {
+        clock::mono() - first > Duration::from_millis(300)
+    });
     it.guard.signal(Signal::INT);
     it.wait_event("int", 1);
     assert_eq!(it.guard.wait_exit(secs(10)).code(), Some(137));
@@ -176,7 +178,10 @@ fn a_program_that_dies_at_once_is_throttled_and_each_pause_is_announced() {
     assert!(took >= 3.1, "{took}");
     let pauses = it.guard.logged("watchdog pause");
     assert!(pauses.len() >= 5);
-    assert_eq!((&pauses[0]["pause"], &pauses[4]["pause"]), (&"100ms".into(), &"1600ms".into()));
+    assert_eq!(
+        (&pauses[0]["pause"], &pauses[4]["pause"]),
+        (&"100ms".into(), &"1600ms".into())
+    );
     assert_eq!(pauses[0]["reason"], "exit");
 }
 
@@ -189,11 +194,19 @@ fn a_wrong_configuration_ends_with_2() {
     let it = Guarded::start("notify('READY=1')\nstamp('event')\nsys.exit(2)", same);
     assert_eq!(it.restart("exit 2 after READY").reason, "exit");
     // A wrong command, and a configuration of the service or of the watchdog that is wrong.
-    for args in [&["watchdog", "--", "/no/such/program"][..], &["run", "--watchdog"], &["watchdog"]] {
+    for args in [
+        &["watchdog", "--", "/no/such/program"][..],
+        &["run", "--watchdog"],
+        &["watchdog"],
+    ] {
         let mut guard = Settings::new().command(args).launch();
         assert_eq!(guard.wait_exit(PATIENCE).code(), Some(2), "{args:?}");
         let said = guard.log_text();
-        let expected = if args.len() == 3 { "No such file" } else { "no route at all" };
+        let expected = if args.len() == 3 {
+            "No such file"
+        } else {
+            "no route at all"
+        };
         assert!(said.contains(expected), "{args:?}: {said}");
     }
     println!("S4 | wrong configuration | the watch ends with 2");
@@ -206,7 +219,11 @@ fn unreadable_beats_are_missed_ones() {
     let it = Guarded::start(program, same);
     let restart = it.restart("garbage for beats");
     assert_eq!(restart.reason, "garbage");
-    assert!(restart.after < secs(4), "the sixth in a row: {:?}", restart.after);
+    assert!(
+        restart.after < secs(4),
+        "the sixth in a row: {:?}",
+        restart.after
+    );
     let told = it.guard.wait_log("unreadable messages", |_| true);
     assert_eq!(told["error"], "not UTF-8");
 }
@@ -223,7 +240,13 @@ fn strangers_are_ignored_and_counted() {
     let own = std::process::id();
     // Neither their beats nor their claims count.
     wait_until("the silent program is found", PATIENCE, || {
-        for text in ["WATCHDOG=1", "READY=1", &format!("MAINPID={own}"), "STOPPING=1", "junk"] {
+        for text in [
+            "WATCHDOG=1",
+            "READY=1",
+            &format!("MAINPID={own}"),
+            "STOPPING=1",
+            "junk",
+        ] {
             let _ = stranger.send_to_addr(text.as_bytes(), &to);
         }
         it.starts() == 2
@@ -272,12 +295,20 @@ fn a_start_has_its_time_and_may_ask_for_more() {
     let mut it = Guarded::start(program, quick);
     assert_eq!(it.guard.wait_exit(PATIENCE).code(), Some(0));
     assert_eq!(it.starts(), 1);
-    let it = Guarded::start("stamp('event')\ntime.sleep(1e6 if LIFE == 1 else 0.5)", quick);
+    let it = Guarded::start(
+        "stamp('event')\ntime.sleep(1e6 if LIFE == 1 else 0.5)",
+        quick,
+    );
     let restart = it.restart("never ready");
     assert_eq!(restart.reason, "not_ready");
     assert!(restart.paused, "it never was of use");
     let told = it.guard.wait_log("program killed", |_| true);
-    assert!(told["why"].as_str().unwrap().contains("neither READY=1 nor WATCHDOG=1"));
+    assert!(
+        told["why"]
+            .as_str()
+            .unwrap()
+            .contains("neither READY=1 nor WATCHDOG=1")
+    );
 }
 
 #[test]
@@ -286,7 +317,10 @@ fn programs_that_only_say_ready_are_watched_where_that_is_asked_for() {
     let mut it = Guarded::start(program, |s| s.key("watchdog.beats", "if_sent"));
     assert_eq!(it.guard.wait_exit(PATIENCE).code(), Some(0));
     assert_eq!(it.starts(), 1);
-    let it = Guarded::start("if LIFE == 1: notify('READY=1')\nstamp('event')\nforever() if LIFE > 1 else time.sleep(9e5)", same);
+    let it = Guarded::start(
+        "if LIFE == 1: notify('READY=1')\nstamp('event')\nforever() if LIFE > 1 else time.sleep(9e5)",
+        same,
+    );
     assert_eq!(it.restart("READY, but no beat").reason, "beats");
 }
 
@@ -303,7 +337,8 @@ fn what_the_program_says_reaches_whoever_watches_the_watchdog() {
         notify('RELOADING=1', 'MONOTONIC_USEC=1')\nbeat(0.5)\nnotify('READY=1', 'STATUS=well')\n\
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\nstamp('up')\nforever()";
     let mut it = Guarded::start(program, |s| {
-        s.env("NOTIFY_SOCKET", path.display()).env("WATCHDOG_USEC", 400_000)
+        s.env("NOTIFY_SOCKET", path.display())
+            .env("WATCHDOG_USEC", 400_000)
     });
     let mut heard = Vec::new();
     let mut listen = || {
@@ -322,8 +357,13 @@ fn what_the_program_says_reaches_whoever_watches_the_watchdog() {
     });
     assert_eq!(it.guard.terminate(), Some(0), "it drained");
     let heard = listen();
-    let order = ["STATUS=warming up", "READY=1", "RELOADING=1\nMONOTONIC_USEC=1",
-        "READY=1\nSTATUS=well", "STOPPING=1"];
+    let order = [
+        "STATUS=warming up",
+        "READY=1",
+        "RELOADING=1\nMONOTONIC_USEC=1",
+        "READY=1\nSTATUS=well",
+        "STOPPING=1",
+    ];
     let told = heard.iter().filter(|text| *text != "WATCHDOG=1");
     assert_eq!(told.collect::<Vec<_>>(), order);
 }
@@ -344,8 +384,14 @@ os._exit(1)
 ";
     let it = Guarded::start(program, same);
     it.restart("exit 1 with a left-over helper");
-    let helper: u32 = it.wait_event("helper", 1).what["helper ".len()..].parse().unwrap();
-    assert_eq!(state(helper), None, "killed and reaped before the next life");
+    let helper: u32 = it.wait_event("helper", 1).what["helper ".len()..]
+        .parse()
+        .unwrap();
+    assert_eq!(
+        state(helper),
+        None,
+        "killed and reaped before the next life"
+    );
     let main = it.wait_event("start", 2).pid;
     wait_until("only the main process is a child", PATIENCE, || {
         let all = it.guard.process.descendants();
@@ -374,7 +420,13 @@ fn signals_are_passed_on() {
         notify('READY=1')\nstamp('up')\nforever()";
     let it = Guarded::start(program, same);
     it.wait_event("up", 1);
-    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::WINCH, Signal::QUIT] {
+    for signal in [
+        Signal::HUP,
+        Signal::USR1,
+        Signal::USR2,
+        Signal::WINCH,
+        Signal::QUIT,
+    ] {
         it.guard.signal(signal);
         it.wait_event(&format!("got {}", signal.as_raw()), 1);
     }
@@ -384,7 +436,10 @@ fn signals_are_passed_on() {
 fn counts_are_kept_where_it_can_be_and_hold_nobody_up_where_not() {
     let program = "if LIFE > 2: forever()\nbeat(0.2)\nstamp('event')\nos._exit(3)";
     let state = temp_dir();
-    let name = format!("watchdog-{}.json", guarded::python().file_name().unwrap().to_str().unwrap());
+    let name = format!(
+        "watchdog-{}.json",
+        guarded::python().file_name().unwrap().to_str().unwrap()
+    );
     fs::write(state.path().join(&name), "what is this").unwrap();
     let it = Guarded::start(program, |s| s.key("state.dir", state.path().display()));
     it.wait_event("start", 3);
@@ -451,11 +506,19 @@ fn a_program_that_cannot_be_killed_raises_the_alarm_and_has_no_second_copy() {
     let alarm = it.guard.wait_log("program cannot be killed", |_| true);
     assert_eq!(alarm["state"], "D");
     assert_eq!(alarm["level"], "CRITICAL");
-    let second = it.guard.wait_log("program cannot be killed", |l| l["since"] != alarm["since"]);
+    let second = it
+        .guard
+        .wait_log("program cannot be killed", |l| l["since"] != alarm["since"]);
     assert_eq!(it.starts(), 1, "never a second copy");
-    println!("S4 | state D | alarms {} and {} after the KILL", alarm["since"], second["since"]);
+    println!(
+        "S4 | state D | alarms {} and {} after the KILL",
+        alarm["since"], second["since"]
+    );
     disk.thaw();
-    assert_eq!(it.restart("state D until the disk works again").reason, "beats");
+    assert_eq!(
+        it.restart("state D until the disk works again").reason,
+        "beats"
+    );
 }
 
 #[test]
@@ -472,7 +535,10 @@ fn a_shell_script_with_systemd_notify_is_watched() {
     let args = ["watchdog", "--", "sh", script.to_str().unwrap()];
     let mut guard = Settings::new().command(&args).launch();
     let restart = guard.wait_log("watchdog restart", |_| true);
-    println!("a shell script with systemd-notify | silent | {} | {}", restart["reason"], restart["after"]);
+    println!(
+        "a shell script with systemd-notify | silent | {} | {}",
+        restart["reason"], restart["after"]
+    );
     assert_eq!(restart["reason"], "beats");
     guard.wait_log("status", |line| line["text"] == "at work");
     guard.wait_log("program ready", |line| line["life"] == 2);
@@ -484,15 +550,36 @@ fn a_shell_script_with_systemd_notify_is_watched() {
 fn tor_is_watched_frozen_and_started_again() {
     let root = support::recipes::cache().join("root");
     let tor = root.join("usr/bin/tor");
-    assert!(tor.exists(), "{} is missing: tests/run servers fetches it", tor.display());
+    assert!(
+        tor.exists(),
+        "{} is missing: tests/run servers fetches it",
+        tor.display()
+    );
     let folder = temp_dir();
     let settings = folder.path().join("torrc");
     let data = folder.path().join("data");
-    fs::write(&settings, format!("DataDirectory {}\nDisableNetwork 1\nSocksPort 0\n", data.display())).unwrap();
-    let args = ["watchdog", "--", tor.to_str().unwrap(), "-f", settings.to_str().unwrap(),
-        "--defaults-torrc", "/nonexistent", "--ignore-missing-torrc"];
+    fs::write(
+        &settings,
+        format!(
+            "DataDirectory {}\nDisableNetwork 1\nSocksPort 0\n",
+            data.display()
+        ),
+    )
+    .unwrap();
+    let args = [
+        "watchdog",
+        "--",
+        tor.to_str().unwrap(),
+        "-f",
+        settings.to_str().unwrap(),
+        "--defaults-torrc",
+        "/nonexistent",
+        "--ignore-missing-torrc",
+    ];
     let libraries = fs::read_dir(root.join("usr/lib")).unwrap().flatten();
-    let libraries = libraries.map(|dir| dir.path()).find(|dir| dir.to_string_lossy().contains("linux-gnu"));
+    let libraries = libraries
+        .map(|dir| dir.path())
+        .find(|dir| dir.to_string_lossy().contains("linux-gnu"));
     let mut guard = Settings::new()
         .env("LD_LIBRARY_PATH", libraries.unwrap().display())
         .command(&args)
@@ -501,13 +588,19 @@ fn tor_is_watched_frozen_and_started_again() {
     guard.wait_log("program ready", |_| true);
     let ready = clock::mono();
     // Twice the time that convicts: it beats.
-    wait_until("7 s have passed", PATIENCE, || clock::mono() - ready > secs(7));
+    wait_until("7 s have passed", PATIENCE, || {
+        clock::mono() - ready > secs(7)
+    });
     assert!(guard.logged("program killed").is_empty());
     let pid = u32::try_from(started["pid"].as_u64().unwrap()).unwrap();
     let frozen = clock::mono();
     send(pid, Signal::STOP);
     let restart = guard.wait_log("watchdog restart", |_| true);
-    println!("tor | SIGSTOP | {} | {:?} to the restart", restart["reason"], clock::mono() - frozen);
+    println!(
+        "tor | SIGSTOP | {} | {:?} to the restart",
+        restart["reason"],
+        clock::mono() - frozen
+    );
     assert_eq!(restart["reason"], "beats");
     guard.wait_log("program ready", |line| line["life"] == 2);
     assert_eq!(guard.terminate(), Some(0));
@@ -522,7 +615,9 @@ fn run_under_its_own_watchdog_survives_kill_and_freeze_and_tells_it_on_metrics()
         .command(&["run", "--watchdog"]);
     let mut service = settings.launch();
     let child = |service: &support::service::Ftpulse| {
-        wait_for("the service", PATIENCE, || service.process.descendants().first().copied())
+        wait_for("the service", PATIENCE, || {
+            service.process.descendants().first().copied()
+        })
     };
     service.wait_log("program ready", |line| line["life"] == 1);
     let first = child(&service);
@@ -538,12 +633,22 @@ fn run_under_its_own_watchdog_survives_kill_and_freeze_and_tells_it_on_metrics()
     assert!(first != second && second != third);
     let line = service.logged("listening").pop().unwrap();
     let address = line["address"].as_str().unwrap().parse().unwrap();
-    let metrics = support::http::Metrics::parse(support::http::get(address, "/metrics").unwrap().body);
-    for (reason, count) in [("exit", 1.0), ("no_pulse", 1.0), ("no_software_beat", 0.0),
-        ("beats", 0.0), ("not_ready", 0.0), ("garbage", 0.0)] {
+    let metrics =
+        support::http::Metrics::parse(support::http::get(address, "/metrics").unwrap().body);
+    for (reason, count) in [
+        ("exit", 1.0),
+        ("no_pulse", 1.0),
+        ("no_software_beat", 0.0),
+        ("beats", 0.0),
+        ("not_ready", 0.0),
+        ("garbage", 0.0),
+    ] {
         let told = metrics.get("ftpulse_watchdog_restarts_total", &[("reason", reason)]);
         assert_eq!(told, Some(count), "{reason}");
     }
-    println!("resident memory of the watchdog (this build): {:?} KiB", support::rss_of(service.pid()));
+    println!(
+        "resident memory of the watchdog (this build): {:?} KiB",
+        support::rss_of(service.pid())
+    );
     assert_eq!(service.terminate(), Some(0));
 }

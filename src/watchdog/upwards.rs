@@ -243,7 +243,10 @@ mod tests {
         let heard = above.heard();
         assert_eq!(heard.len(), said - 1);
         up.turn(ms(1));
-        assert_eq!(above.heard(), [(said - 1).to_string(), "the last".to_owned()]);
+        assert_eq!(
+            above.heard(),
+            [(said - 1).to_string(), "the last".to_owned()]
+        );
         assert_eq!(up.due(ms(1)), None);
         // Nobody listens any more: it does not grow.
         drop(above);

@@ -73,7 +73,14 @@ impl Guarded {
         let script = folder.path().join("program.py");
         fs::write(&script, format!("{PRELUDE}{program}")).unwrap();
         let python = python().to_str().unwrap();
-        let args = ["watchdog", "--", python, "-I", "-S", script.to_str().unwrap()];
+        let args = [
+            "watchdog",
+            "--",
+            python,
+            "-I",
+            "-S",
+            script.to_str().unwrap(),
+        ];
         let guard = settings(Settings::new()).command(&args).launch();
         Self { guard, folder }
     }
@@ -96,7 +103,10 @@ impl Guarded {
     /// Waits for the `nth` (from 1) event that begins so.
     pub fn wait_event(&self, what: &str, nth: usize) -> Event {
         wait_for(&format!("event {what} {nth}"), PATIENCE, || {
-            let mut events = self.events().into_iter().filter(|e| e.what.starts_with(what));
+            let mut events = self
+                .events()
+                .into_iter()
+                .filter(|e| e.what.starts_with(what));
             events.nth(nth - 1)
         })
     }
