@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use slog::{info, warn};
+use slog::{Logger, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigFile, EXIT_ESCALATED, EXIT_FAILED, Global};
+use super::{ConfigFile, EXIT_ESCALATED, EXIT_FAILED, Global, watchdog};
 use crate::app::{self, End, Rereading};
 use crate::config::{Config, Faults, Loaded};
 use crate::core::assist::Terms;
+use crate::core::names::RestartReason;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::watchdog::counts::{Counts, FILE};
 use crate::watchdog::service::{Watched, Watcher};
 
 /// Run the service: watch the spools, deliver what appears in them, never stay stuck.
@@ -29,6 +31,11 @@ pub struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
 
+    /// Under a watchdog of its own: a second small process that starts this one again when it dies
+    /// or falls silent. Works as PID 1.
+    #[arg(long)]
+    watchdog: bool,
+
     /// After the loss of the journal: send the files of routes with after = "keep" again.
     #[arg(long)]
     accept_resend: bool,
@@ -36,6 +43,9 @@ pub struct Arguments {
 
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: Arguments) -> ExitCode {
+    if arguments.watchdog {
+        return watchdog::service(global, arguments.file, arguments.accept_resend);
+    }
     let load = {
         let file = arguments.file.clone();
         move || {
@@ -70,6 +80,7 @@ fn serve(config: Config, warnings: &[String], load: Load) -> ExitCode {
     for warning in warnings {
         warn!(logger, "configuration"; "error" => warning, "next" => "the service goes on with it");
     }
+    tell_restarts(&config, &metrics, &logger);
     let level = guard.level();
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"),
         "routes" => config.routes.len(), "next" => "folders are locked and watched");
@@ -114,6 +125,21 @@ fn begin_telling(config: &Config, logger: &slog::Logger) -> Watched {
         Terms::new(pulse, software, demanded, config.timers.compute)
     };
     Watched::by(watcher, terms, logger)
+}
+
+/// How often a watchdog has started this service again, as it has written down.
+fn tell_restarts(config: &Config, metrics: &Metrics, logger: &Logger) {
+    let path = config.state_dir.join(FILE);
+    match Counts::read(&path) {
+        Ok(counts) => {
+            for &reason in RestartReason::ALL {
+                metrics.watchdog_restarts(reason).inc_by(counts.of(reason));
+            }
+        }
+        Err(error) => warn!(logger, "restart counts cannot be read";
+            "path" => path.display().to_string(), "error" => error,
+            "next" => "ftpulse_watchdog_restarts_total begins at 0"),
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.

@@ -19,6 +19,7 @@ pub mod seats;
 pub mod stall;
 pub mod timers;
 pub mod vouch;
+pub mod watch;
 
 /// Monotonic time as decisions see it: how long the caller's clock has run.
 pub type Mono = std::time::Duration;

@@ -1,7 +1,8 @@
 //! What an idle service costs: two routes, 10,000 files already sent (deleted after it, and kept
-//! in another run, and watched in a third one), then resident memory, CPU time and context
-//! switches over a minute, in total and per thread. `cargo bench --bench idle`;
-//! FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES change the window and the number of files.
+//! in another run, and once more under its own watchdog, which is measured as well), then resident
+//! memory, CPU time and context switches over a minute, in total and per thread.
+//! `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES change the window and
+//! the number of files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,15 +12,13 @@
 
 #[path = "../support/mod.rs"]
 mod support;
-#[path = "../support/manager.rs"]
-mod manager;
 mod usage;
 
 use std::time::Duration;
 
 use ftpulse::clock;
 use ftpulse::lab::{LabServer, Script};
-use manager::Manager;
+use support::process::descendants;
 use support::service::Settings;
 use support::{PATIENCE, temp_dir, wait_until};
 use usage::{Window, let_pass, setting};
@@ -37,9 +36,8 @@ fn measure(after: &str, watched: bool) {
             .route_to(route, &lab.url(route), lab.password())
             .key(&format!("routes.{route}.after"), after);
     }
-    let manager = watched.then(Manager::start);
-    if let Some(manager) = &manager {
-        settings = settings.env("NOTIFY_SOCKET", manager.socket().display());
+    if watched {
+        settings = settings.arg("--watchdog");
     }
     let service = settings.start();
     let began = clock::mono();
@@ -58,15 +56,16 @@ fn measure(after: &str, watched: bool) {
             >= wanted
     });
     println!(
-        "after={after}, watched={watched}: {files} files in {:.1} s",
+        "after={after}, watchdog={watched}: {files} files in {:.1} s",
         (clock::mono() - began).as_secs_f64()
     );
     // Sessions are kept for half a minute; then the service is idle.
     let_pass(Duration::from_secs(setting("FTPULSE_BENCH_REST", 35)));
-    let pid = service.pid();
-    let window = Window::open(pid);
+    let mut pids = vec![service.pid()];
+    pids.extend(descendants(service.pid()));
+    let windows: Vec<Window> = pids.into_iter().map(Window::open).collect();
     let_pass(Duration::from_secs(seconds));
-    window.close();
+    windows.into_iter().for_each(Window::close);
 }
 
 fn main() {

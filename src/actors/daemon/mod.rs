@@ -117,6 +117,8 @@ pub struct DaemonActor {
     unsent: VecDeque<Unsent>,
     incidents: VecDeque<Recorded>,
     incident: u64,
+    /// How often one was recorded or changed.
+    incident_changes: u64,
     job: u64,
     /// The slot that is looked at first when work is given.
     turn: usize,
@@ -217,6 +219,7 @@ impl DaemonActor {
             unsent: VecDeque::new(),
             incidents: incidents::recalled(parts.incidents.0),
             incident: parts.incidents.1,
+            incident_changes: 0,
             job: 0,
             turn: 0,
             targets: HashMap::new(),

@@ -93,6 +93,7 @@ impl DaemonActor {
         self.metrics
             .dead_letters(name)
             .set(state.dead_letters as i64);
+        self.routes[index].dead_letters = state.dead_letters;
         self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();

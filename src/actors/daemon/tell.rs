@@ -33,8 +33,10 @@ impl Handler<GetStatus> for DaemonActor {
         MessageResult(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started,
+            at: clock::unix(),
             draining: self.draining.is_some(),
             journal_problem: self.record.problem.clone(),
+            incident_changes: self.incident_changes,
             routes,
             stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
                 + self.look_ups.stranded(),

@@ -27,7 +27,10 @@ impl Watcher {
         Self::of(|name| std::env::var_os(name), std::process::id())
     }
 
-    fn of(get: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Option<Self>, String> {
+    pub(in crate::watchdog) fn of(
+        get: impl Fn(&str) -> Option<OsString>,
+        pid: u32,
+    ) -> Result<Option<Self>, String> {
         let Some(name) = get("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(None);
         };
