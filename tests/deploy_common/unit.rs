@@ -161,6 +161,7 @@ fn the_hardening_leaves_the_service_every_system_call_it_makes() {
         .key("routes.down.direction", "get")
         .key("routes.down.poll", "1s")
         .key("retry.first", "100ms")
+        .key("timers.control_connect_attempts", 1)
         .key("timers.idle_session", "5m");
     let home = settings.spool("main").join("../..");
     let mut service = settings.launch_as(as_in_the_unit(place.path(), &home, &trace));
@@ -171,7 +172,9 @@ fn the_hardening_leaves_the_service_every_system_call_it_makes() {
     }
     service.wait_delivered("down");
     service.put("named", "named", b"x");
-    service.wait_log("the destination gives no session", |l| l["route"] == "named");
+    service.wait_log("the destination gives no session", |l| {
+        l["route"] == "named"
+    });
     // A deadlock: signals, descriptors laid over sockets, resets.
     assert!(!plain.freeze_sessions().is_empty());
     service.put("main", "wedged", &content(2, 100_000));
