@@ -51,14 +51,18 @@ fn promtool(args: &[&str]) {
 #[test]
 fn the_alert_rules_are_valid_and_fire_when_they_should_and_only_then() {
     promtool(&["check", "rules", "alerts.yml"]);
-    promtool(&["test", "rules", "alerts_test.yml"]);
+    promtool(&["test", "rules", "alerts_test.yml", "alerts_slow_test.yml"]);
 }
 
 #[test]
 fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
-    let cases = yaml("deploy/prometheus/alerts_test.yml").remove(0);
+    let mut cases = yaml("deploy/prometheus/alerts_test.yml");
+    cases.extend(yaml("deploy/prometheus/alerts_slow_test.yml"));
     let mut seen: BTreeMap<&str, BTreeSet<bool>> = BTreeMap::new();
-    for case in cases["tests"].as_array().unwrap() {
+    for case in all(&Value::Array(cases.clone()), "tests")
+        .into_iter()
+        .flat_map(|tests| tests.as_array().unwrap())
+    {
         assert!(
             !case["input_series"].as_array().unwrap().is_empty(),
             "{case}"
