@@ -26,6 +26,14 @@ pub fn unix() -> f64 {
     system + step()
 }
 
+/// What the kernel's monotonic clock shows, in microseconds since an origin that all processes of
+/// the machine share: for those that compare it with their own (sd_notify(3), `MONOTONIC_USEC`).
+pub fn kernel_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default() / 1_000
+}
+
 /// A Unix time for people, to the second: `2026-01-02T03:04:05Z`; empty where it is no time.
 pub fn utc(unix: f64) -> String {
     // The formatter panics in the year 10000.

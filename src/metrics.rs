@@ -11,7 +11,9 @@ use prometheus::{
     IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::core::names::{AttemptResult, Beat, Cause, FileOutcome, Phase, ReleaseReason};
+use crate::core::names::{
+    AttemptResult, Beat, Cause, FileOutcome, Phase, ReleaseReason, RestartReason,
+};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -56,6 +58,7 @@ struct Set {
     dead_letters: IntGaugeVec,
     oldest_pending: GaugeVec,
     last_success: GaugeVec,
+    watchdog_restarts: IntCounterVec,
     log_dropped: IntCounter,
 }
 
@@ -73,6 +76,9 @@ impl Metrics {
         }
         for &reason in ReleaseReason::ALL {
             metrics.quarantine_releases(reason);
+        }
+        for &reason in RestartReason::ALL {
+            metrics.watchdog_restarts(reason);
         }
         for route in routes {
             metrics.add_route(route);
@@ -232,6 +238,13 @@ impl Metrics {
         self.set.last_success.with_label_values(&[route]).set(unix);
     }
 
+    /// `ftpulse_watchdog_restarts_total`.
+    pub fn watchdog_restarts(&self, reason: RestartReason) -> IntCounter {
+        self.set
+            .watchdog_restarts
+            .with_label_values(&[reason.as_str()])
+    }
+
     /// `ftpulse_log_dropped_total`.
     pub fn log_dropped(&self) -> &IntCounter {
         &self.set.log_dropped
@@ -363,6 +376,15 @@ impl Set {
                 r,
                 "ftpulse_last_success_timestamp_seconds",
                 "Unix time of the last delivery; absent until the first since the start.",
+            ),
+            watchdog_restarts: counters(
+                r,
+                "ftpulse_watchdog_restarts_total",
+                "Times the watchdog started this service again, by reason: exit (it ended by \
+                 itself, or not in time), beats (none came), no_pulse (frozen or dead), \
+                 no_software_beat (its event loop was wedged), not_ready (not in time), garbage \
+                 (unreadable beats). Kept across restarts.",
+                &["reason"],
             ),
             log_dropped: kept(
                 r,

@@ -10,11 +10,21 @@ pub struct Status {
     pub version: String,
     /// Unix time of the service's start.
     pub started_at: f64,
+    /// Unix time of this answer, by the clock that the other times are of.
+    #[serde(default)]
+    pub at: f64,
     /// Whether the service is draining before its end.
     pub draining: bool,
     /// Why no new work is taken (the journal cannot be written), if so.
     #[serde(default)]
     pub journal_problem: Option<String>,
+    /// Why the service is not ready, as `/readyz` has it; empty if it is.
+    #[serde(default)]
+    pub not_ready: Vec<String>,
+    /// How often an incident was recorded or changed since the start: who has seen this number
+    /// need not ask for the incidents again.
+    #[serde(default)]
+    pub incident_changes: u64,
     /// The routes, by name.
     pub routes: Vec<RouteStatus>,
     /// The quarantine.
@@ -30,6 +40,9 @@ pub struct RouteStatus {
     pub name: String,
     /// `user@host:port`.
     pub destination: String,
+    /// `put` (uploads) or `get` (downloads).
+    #[serde(default)]
+    pub direction: String,
     /// Files known and waiting to be sent.
     pub waiting: usize,
     /// Files waiting in their back-off.
@@ -39,6 +52,13 @@ pub struct RouteStatus {
     pub settling: u64,
     /// Files delivered since the start.
     pub delivered: u64,
+    /// Bytes that crossed the network for them; with `bytes_sent` of the files in work this grows
+    /// evenly, so two answers give a rate.
+    #[serde(default)]
+    pub delivered_bytes: u64,
+    /// Dead letters.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// Why nothing is dispatched, if so.
     pub suspended: Option<String>,
     /// What is wrong with the spool folder, if anything.
@@ -71,6 +91,10 @@ pub struct SlotStatus {
     pub file_bytes: Option<u64>,
     /// Missed beats in a row.
     pub failures: u32,
+    /// Its last beats, oldest first, 30 at most, a letter each: `a` acked, `v` vouched, `m` missed;
+    /// `x` stands where its worker was replaced.
+    #[serde(default)]
+    pub beats: String,
     /// How long ago the Ping of its last good beat was sent, seconds.
     #[serde(default)]
     pub silence_seconds: f64,

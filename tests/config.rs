@@ -228,6 +228,7 @@ const BAD: &[Bad] = &[
     File("direction = \"get\"\npoll = \"1ms\"", &["routes.main.poll", "1s to 24h"]),
     Env(&[("FTPULSE__WATCHDOG__INTERVAL", "1s")], &["watchdog.interval, from FTPULSE__WATCHDOG__INTERVAL", "watchdog.window 3s, with watchdog.interval 1s and watchdog.misses 5", "a window of misses + 1 intervals, here 6s"]),
     Env(&[("FTPULSE__WATCHDOG__PULSE_INTERVAL", "6s")], &["watchdog.pulse_interval, from", "watchdog.software_interval 10s", "at least two pulses, here 12s"]),
+    Env(&[("FTPULSE__WATCHDOG__BEATS", "if_send")], &["watchdog.beats", "required, if_sent", "did you mean \"if_sent\"?"]),
     Env(&[("FTPULSE__WATCHDOG__KIND_MISSES", "0")], &["watchdog.kind_misses", "1 to 100"]),
     Env(&[("FTPULSE__WATCHDOG__START_TIMEOUT", "1ms")], &["watchdog.start_timeout", "1s to 1h"]),
     Env(&[("FTPULSE__RETRY__GIVE_UP_AFTER", "1ms")], &["retry.give_up_after", "1s to 365d"]),

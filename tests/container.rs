@@ -19,13 +19,14 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use ftpulse::clock;
+use rustix::process::Signal;
 use support::http::{self, Metrics};
-use support::process::tied;
+use support::process::{descendants, send, tied};
 use support::recipes::cache;
 use support::servers::{Opts, Server, is_root};
-use support::service::Settings;
+use support::service::{Ftpulse, Settings};
 use support::watcher::{Watcher, is_final_name};
-use support::{PATIENCE, content, temp_dir, wait_until};
+use support::{PATIENCE, content, temp_dir, wait_for, wait_until};
 
 const BASE: &str = "localhost/ftpulse-test-base";
 const IMAGE: &str = "localhost/ftpulse-test";
@@ -223,6 +224,12 @@ impl Store {
         );
     }
 
+    /// The container's PID 1, as its host numbers it.
+    fn first_process(&self) -> u32 {
+        let inspect = ["inspect", "--format", "{{.State.Pid}}", CONTAINER];
+        text(&run(self.here().args(inspect))).parse().unwrap()
+    }
+
     /// `podman run` as the deployment does it, with the strictest settings.
     fn confined(&self, command: Command) -> Command {
         let mut command = self.podman(command);
@@ -250,6 +257,50 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.wipe();
+    }
+}
+
+/// The image as a service, with one route to a server.
+struct Deployed {
+    service: Ftpulse,
+    spool: PathBuf,
+    _secrets: tempfile::TempDir,
+}
+
+impl Deployed {
+    fn start(store: &Store, server: &Server) -> Self {
+        let settings = Settings::new().route("main", server, "");
+        let spool = settings.spool("main");
+        chown(&spool, Some(USER), Some(USER)).unwrap();
+        let secrets = temp_dir();
+        let password = secrets.path().join("ftp");
+        fs::write(&password, &server.password).unwrap();
+        fs::set_permissions(&password, Permissions::from_mode(0o400)).unwrap();
+        chown(&password, Some(USER), Some(USER)).unwrap();
+        let mut command = store.confined(tied("podman"));
+        command
+            .arg("--volume")
+            .arg(format!("{}:/spool", spool.display()));
+        command
+            .arg("--volume")
+            .arg(format!("{}:/run/secrets/ftp:ro", password.display()));
+        // The smallest service is three variables.
+        for (variable, value) in [
+            ("FTPULSE__ROUTES__MAIN__SPOOL", "/spool"),
+            ("FTPULSE__ROUTES__MAIN__SERVER", &server.url("incoming")),
+            ("FTPULSE__ROUTES__MAIN__PASSWORD_FILE", "/run/secrets/ftp"),
+        ] {
+            command.args(["--env", &format!("{variable}={value}")]);
+        }
+        command.arg(IMAGE);
+        let mut service = settings.launch_by(command);
+        service.wait_listening();
+        assert_eq!(service.http().to_string(), "0.0.0.0:9188");
+        Self {
+            service,
+            spool,
+            _secrets: secrets,
+        }
     }
 }
 
@@ -281,37 +332,12 @@ fn the_image_uploads_without_privileges_and_drains_when_it_is_stopped() {
             .line("handler.dtp_handler = slow"),
     );
     let watcher = Watcher::start(&server.root, is_final_name);
-    let settings = Settings::new().route("main", &server, "");
-    let spool = settings.spool("main");
-    chown(&spool, Some(USER), Some(USER)).unwrap();
-    let secrets = temp_dir();
-    let password = secrets.path().join("ftp");
-    fs::write(&password, &server.password).unwrap();
-    fs::set_permissions(&password, Permissions::from_mode(0o400)).unwrap();
-    chown(&password, Some(USER), Some(USER)).unwrap();
-    let mut command = store.confined(tied("podman"));
-    command
-        .arg("--volume")
-        .arg(format!("{}:/spool", spool.display()));
-    command
-        .arg("--volume")
-        .arg(format!("{}:/run/secrets/ftp:ro", password.display()));
-    // The smallest service is three variables.
-    for (variable, value) in [
-        ("FTPULSE__ROUTES__MAIN__SPOOL", "/spool"),
-        ("FTPULSE__ROUTES__MAIN__SERVER", &server.url("incoming")),
-        ("FTPULSE__ROUTES__MAIN__PASSWORD_FILE", "/run/secrets/ftp"),
-    ] {
-        command.args(["--env", &format!("{variable}={value}")]);
-    }
-    command.arg(IMAGE);
-    let mut service = settings.launch_by(command);
-    service.wait_listening();
-    assert_eq!(service.http().to_string(), "0.0.0.0:9188");
+    let Deployed {
+        mut service, spool, ..
+    } = Deployed::start(&store, &server);
 
     // What the kernel says of its rights.
-    let inspect = ["inspect", "--format", "{{.State.Pid}}", CONTAINER];
-    let pid = text(&run(store.here().args(inspect)));
+    let pid = store.first_process();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |key: &str| {
         status
@@ -383,4 +409,62 @@ fn the_image_uploads_without_privileges_and_drains_when_it_is_stopped() {
         ["incoming/large", "incoming/small"]
     );
     assert!(!spool.join("large").exists(), "delivered, so it is deleted");
+}
+
+#[test]
+fn as_pid_1_the_image_reaps_orphans_and_starts_a_killed_service_again() {
+    if !wanted() || !alone("as_pid_1_the_image_reaps_orphans_and_starts_a_killed_service_again") {
+        return;
+    }
+    let store = Store::new();
+    store.import_base();
+    store.build_image();
+    let server = Server::pyftpdlib(Opts::default());
+    let mut deployed = Deployed::start(&store, &server);
+    let service = &mut deployed.service;
+    service.wait_log("program ready", |line| line["life"] == 1);
+    let guard = store.first_process();
+    let line = fs::read(format!("/proc/{guard}/cmdline")).unwrap();
+    assert!(line.ends_with(b"run\0--watchdog\0"), "{line:?}");
+    println!("the watchdog as PID 1: {:?} KiB", support::rss_of(guard));
+    let first = descendants(guard);
+    assert_eq!(first.len(), 1, "{first:?}");
+
+    // An orphan of somebody who looks around in the container: it computes for a moment, so that
+    // its parent is gone before it.
+    let script = "(i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done) & exit 0";
+    run(store.here().args(["exec", CONTAINER, "sh", "-c", script]));
+    wait_until("the orphan is PID 1's", PATIENCE, || {
+        descendants(guard).len() == 2
+    });
+    wait_until("the orphan is reaped", PATIENCE, || {
+        descendants(guard) == first
+    });
+
+    // The service is killed with a file to send.
+    let body = content(7, 100_000);
+    let killed = clock::mono();
+    send(first[0], Signal::KILL);
+    service.put("main", "late", &body);
+    let restart = service.wait_log("watchdog restart", |_| true);
+    assert_eq!(
+        (&restart["reason"], &restart["program"]),
+        (&"exit".into(), &"signal 9".into())
+    );
+    service.wait_delivered("late");
+    println!(
+        "killed; delivered by the next life after {:?}",
+        clock::mono() - killed
+    );
+    assert_eq!(fs::read(server.path("incoming/late")).unwrap(), body);
+    let second = wait_for("the second life", PATIENCE, || {
+        descendants(guard).first().copied()
+    });
+    assert_ne!(second, first[0]);
+    assert_eq!(store.first_process(), guard, "the container is the same");
+    let metrics = Metrics::parse(get("/metrics").body);
+    let told = metrics.get("ftpulse_watchdog_restarts_total", &[("reason", "exit")]);
+    assert_eq!(told, Some(1.0), "kept on the volume of the state");
+    run(store.here().args(["stop", CONTAINER]));
+    assert_eq!(service.wait_exit(Duration::from_secs(60)).code(), Some(0));
 }

@@ -110,7 +110,9 @@ fn row(page: &str, head: &str, first: &str) -> BTreeMap<String, String> {
 fn timeless(mut value: Value) -> Value {
     match &mut value {
         Value::Object(fields) => {
-            fields.retain(|name, _| !name.ends_with("silence_seconds"));
+            fields.retain(|name, _| {
+                !name.ends_with("silence_seconds") && name != "at" && name != "beats"
+            });
             fields.values_mut().for_each(|v| *v = timeless(v.take()));
         }
         Value::Array(items) => items.iter_mut().for_each(|v| *v = timeless(v.take())),

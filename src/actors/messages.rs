@@ -146,6 +146,14 @@ pub struct GetStatus;
 #[rtype(result = "Vec<report::Incident>")]
 pub struct GetIncidents;
 
+/// To the daemon: its loop is to go round once (S5). Only one is under way at a time.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Turn {
+    /// Told that it did, with a sentence on what the service is doing; never waits.
+    pub answer: Box<dyn FnOnce(String) + Send>,
+}
+
 /// Stop taking work and end in order; answered by the daemon's `over` callback.
 #[derive(Message, Debug, Clone, Copy)]
 #[rtype(result = "()")]

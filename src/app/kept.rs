@@ -10,6 +10,7 @@ use slog::{Logger, error, info, warn};
 use super::origin::NotHad;
 use crate::clock;
 use crate::config::{After, Config, Route};
+use crate::core::assist::Items;
 use crate::report::Incident;
 use crate::spool::Stamp;
 use crate::spool::journal::{OldName, Opened, Store, Unfinished, why_no_resend};
@@ -34,16 +35,16 @@ pub struct KeptJournal {
 }
 
 impl KeptJournal {
-    /// Opens the journal of the state folder.
+    /// Opens the journal of the state folder; its steps are counted there.
     ///
     /// # Errors
     /// A sentence with the way out.
-    pub fn open(config: &Config, log: &Logger) -> Result<Self, NotHad> {
+    pub fn open(config: &Config, steps: &Items, log: &Logger) -> Result<Self, NotHad> {
         let path = config.state_dir.join("journal.db");
         let Opened {
             mut store,
             set_aside,
-        } = Store::open(&path).map_err(|e| match e.is_full() {
+        } = Store::open_counting(&path, steps).map_err(|e| match e.is_full() {
             true => NotHad::Full(e.to_string()),
             false => NotHad::Refused(e.to_string()),
         })?;

@@ -11,8 +11,10 @@ use slog::{Logger, error, info};
 
 use super::kept::KeptJournal;
 use crate::config::Config;
+use crate::core::assist::Items;
 use crate::spool::journal::AGENT;
 use crate::token;
+use crate::watchdog::service::Watched;
 
 /// How often a full volume is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -34,9 +36,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    fn take_up(config: &Config, log: &Logger) -> Result<Self, NotHad> {
+    fn take_up(config: &Config, steps: &Items, log: &Logger) -> Result<Self, NotHad> {
         // In this order: an id without a journal tells that the journal was taken away.
-        let journal = KeptJournal::open(config, log)?;
+        let journal = KeptJournal::open(config, steps, log)?;
         let agent = agent_id(&config.state_dir)?;
         Ok(Self { agent, journal })
     }
@@ -48,18 +50,24 @@ impl Origin {
     pub async fn wait_for(
         config: &Config,
         log: &Logger,
+        watched: &Watched,
         mut stop: impl Future<Output = ()> + Unpin,
     ) -> Result<Option<Self>, String> {
         let mut waited = false;
         loop {
-            match Self::take_up(config, log) {
+            match Self::take_up(config, &watched.counters().journal, log) {
                 Err(NotHad::Refused(why)) => return Err(why),
-                Err(NotHad::Full(why)) if !waited => error!(log, "the state volume is full";
-                    "path" => config.state_dir.display().to_string(), "error" => why,
-                    "next" => "the start goes on when there is room; it is tried every second"),
+                Err(NotHad::Full(why)) if !waited => {
+                    error!(log, "the state volume is full";
+                        "path" => config.state_dir.display().to_string(), "error" => why,
+                        "next" => "the start goes on when there is room; it is tried every second");
+                    // A restart would only meet the same volume.
+                    watched.waits(Some("room on the volume of state.dir, which is full"));
+                }
                 Err(NotHad::Full(_)) => {}
                 Ok(origin) => {
                     if waited {
+                        watched.waits(None);
                         info!(log, "the state volume has room again"; "next" => "the start goes on");
                     }
                     return Ok(Some(origin));

@@ -20,6 +20,7 @@ use crate::http::{Token, Unavailable};
 use crate::log::escape;
 use crate::report::{FaultReport, NotReloaded, Reloaded};
 use crate::spool::lock::{FolderLock, LockError};
+use crate::watchdog::service::Watched;
 
 /// Who may wait for a reload at once; more are told to come back.
 pub const WAITING: usize = 16;
@@ -53,6 +54,8 @@ pub struct Reloader {
     pub token: Token,
     /// What holds now.
     pub config: watch::Sender<Arc<Config>>,
+    /// Whoever watches the service.
+    pub watched: Watched,
     pub log: Logger,
 }
 
@@ -70,7 +73,10 @@ impl Reloader {
                 _ = self.how.signal.recv() => None,
             };
             let by = if ask.is_some() { "HTTP" } else { "SIGHUP" };
+            self.watched.reloading();
             let outcome = self.reload(&mut reader).await;
+            let refused = !matches!(outcome, Ok(Ok(_)));
+            self.watched.reloaded(&in_short(&outcome), refused);
             self.tell(by, &outcome);
             if let Some(answer) = ask {
                 // Whoever asked may have gone.
@@ -162,6 +168,21 @@ impl Reloader {
             Err(Unavailable(why)) => error!(self.log, "configuration not reloaded"; "by" => by,
                 "error" => why, "next" => "the old one holds; ask again"),
         }
+    }
+}
+
+/// What came of it, for a line that everybody may read.
+fn in_short(outcome: &Outcome) -> String {
+    match outcome {
+        Ok(Ok(done)) if done.needs_restart.is_empty() => "configuration reloaded".into(),
+        Ok(Ok(_)) => {
+            "configuration reloaded, but for what needs a restart; the log says which".into()
+        }
+        Ok(Err(_)) => {
+            "configuration not reloaded: it has faults, which the log names; the old one holds"
+                .into()
+        }
+        Err(Unavailable(why)) => format!("configuration not reloaded: {why}; the old one holds"),
     }
 }
 

@@ -24,6 +24,7 @@ mod status;
 mod table;
 #[cfg(feature = "lab")]
 mod tap;
+mod watchdog;
 mod words;
 
 use crate::config::{self, Loaded, Sources};
@@ -89,6 +90,7 @@ enum Command {
     Retry(retry::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
+    Watchdog(watchdog::Arguments),
 }
 
 /// The argument that names the configuration file.
@@ -136,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Retry(arguments) => retry::main(global, &arguments),
         Command::Run(arguments) => run::main(global, arguments),
         Command::Status(arguments) => status::main(global, &arguments),
+        Command::Watchdog(arguments) => watchdog::main(global, arguments),
     }
 }
 

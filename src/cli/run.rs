@@ -7,14 +7,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
-use slog::{info, warn};
+use slog::{Logger, info, warn};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{ConfigFile, EXIT_ESCALATED, EXIT_FAILED, Global};
+use super::{ConfigFile, EXIT_ESCALATED, EXIT_FAILED, Global, watchdog};
 use crate::app::{self, End, Rereading};
 use crate::config::{Config, Faults, Loaded};
+use crate::core::assist::Terms;
+use crate::core::names::RestartReason;
 use crate::log;
 use crate::metrics::Metrics;
+use crate::watchdog::counts::{Counts, FILE};
+use crate::watchdog::service::{Watched, Watcher};
 
 /// Run the service: watch the spools, deliver what appears in them, never stay stuck.
 #[derive(Debug, Args)]
@@ -27,6 +31,11 @@ pub struct Arguments {
     #[command(flatten)]
     file: ConfigFile,
 
+    /// Under a watchdog of its own: a second small process that starts this one again when it dies
+    /// or falls silent. Works as PID 1.
+    #[arg(long)]
+    watchdog: bool,
+
     /// After the loss of the journal: send the files of routes with after = "keep" again.
     #[arg(long)]
     accept_resend: bool,
@@ -34,6 +43,9 @@ pub struct Arguments {
 
 /// Runs the subcommand.
 pub fn main(global: Global, arguments: Arguments) -> ExitCode {
+    if arguments.watchdog {
+        return watchdog::service(global, arguments.file, arguments.accept_resend);
+    }
     let load = {
         let file = arguments.file.clone();
         move || {
@@ -68,31 +80,66 @@ fn serve(config: Config, warnings: &[String], load: Load) -> ExitCode {
     for warning in warnings {
         warn!(logger, "configuration"; "error" => warning, "next" => "the service goes on with it");
     }
+    tell_restarts(&config, &metrics, &logger);
+    let level = guard.level();
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"),
         "routes" => config.routes.len(), "next" => "folders are locked and watched");
-    let ended = actix_rt::System::new().block_on(async {
+    // Before anything slow: whoever watches hears of a start that takes its time.
+    let watched = begin_telling(&config, &logger);
+    let (told, log) = (watched.clone(), logger.clone());
+    let ended = actix_rt::System::new().block_on(async move {
         let deaf = |e| format!("cannot listen to signals: {e}");
         let stop = signals().map_err(deaf)?;
-        let level = guard.level();
         let rereading = Rereading {
             load,
             signal: signal(SignalKind::hangup()).map_err(deaf)?,
             level: Box::new(move |to| level.set(to)),
         };
-        app::run_rereading(config, metrics, logger.clone(), stop, rereading).await
+        app::run_rereading(config, metrics, log, stop, rereading, told).await
     });
     let code = match ended {
         Ok(End::Done) => 0,
         Ok(End::Escalated) => EXIT_ESCALATED,
         Err(error) => {
+            watched.status(&error);
             slog::crit!(logger, "the service cannot run"; "error" => error,
                 "next" => "it ends; nothing was touched");
             EXIT_FAILED
         }
     };
+    watched.end();
     drop(guard);
     // Threads that cannot end (a hung disk, a look-up) must not hold the process.
     std::process::exit(code.into());
+}
+
+/// Begins to tell whoever watches this process, if somebody does.
+fn begin_telling(config: &Config, logger: &slog::Logger) -> Watched {
+    let watcher = Watcher::of_environment().unwrap_or_else(|why| {
+        warn!(logger, "no watchdog is told"; "error" => why, "next" => "the service runs without");
+        None
+    });
+    let set = config.watchdog;
+    let terms = |demanded| {
+        let (pulse, software) = (set.pulse_interval, set.software_interval);
+        Terms::new(pulse, software, demanded, config.timers.compute)
+    };
+    Watched::by(watcher, terms, logger)
+}
+
+/// How often a watchdog has started this service again, as it has written down.
+fn tell_restarts(config: &Config, metrics: &Metrics, logger: &Logger) {
+    let path = config.state_dir.join(FILE);
+    match Counts::read(&path) {
+        Ok(counts) => {
+            for &reason in RestartReason::ALL {
+                metrics.watchdog_restarts(reason).inc_by(counts.of(reason));
+            }
+        }
+        Err(error) => warn!(logger, "restart counts cannot be read";
+            "path" => path.display().to_string(), "error" => error,
+            "next" => "ftpulse_watchdog_restarts_total begins at 0"),
+    }
 }
 
 /// Resolves at the first SIGTERM or SIGINT; the second one ends the process at once.

@@ -98,6 +98,7 @@ impl Builder {
                 interval: s.duration("watchdog.interval"),
                 misses: s.whole("watchdog.misses"),
                 window: s.duration("watchdog.window"),
+                beats_required: s.choice("watchdog.beats") == "required",
                 start_timeout: s.duration("watchdog.start_timeout"),
                 pulse_interval: s.duration("watchdog.pulse_interval"),
                 software_interval: s.duration("watchdog.software_interval"),

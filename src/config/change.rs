@@ -95,6 +95,7 @@ const AT_START: &[Setting] = &[
     setting!("watchdog.interval", watchdog.interval),
     setting!("watchdog.misses", watchdog.misses),
     setting!("watchdog.window", watchdog.window),
+    setting!("watchdog.beats", watchdog.beats_required),
     setting!("watchdog.start_timeout", watchdog.start_timeout),
     setting!("watchdog.pulse_interval", watchdog.pulse_interval),
     setting!("watchdog.software_interval", watchdog.software_interval),

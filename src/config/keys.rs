@@ -158,6 +158,7 @@ pub static KEYS: &[Key] = &[
     Key::new("watchdog.interval", Duration("100ms", "60s"), "500ms", "Time in which a watched program has to send a beat; programs of two beats have those below."),
     Key::new("watchdog.misses", Whole(1, 100), "5", "Missing or unreadable beats tolerated in a row; the next one is the fault."),
     Key::new("watchdog.window", Duration("100ms", "10m"), "3s", "The window in which they are counted: misses + 1 intervals have to fit."),
+    Key::new("watchdog.beats", Choice(&["required", "if_sent"]), "required", "Whether a watched program that is ready has to beat; if_sent: it is judged from its first beat on, for programs that only say READY=1."),
     Key::new("watchdog.start_timeout", Duration("1s", "1h"), "30s", "How long a watched program may take to say READY=1."),
     Key::new("watchdog.pulse_interval", Duration("100ms", "60s"), "2s", "Time between two pulses of the service, which no busy loop can delay."),
     Key::new("watchdog.software_interval", Duration("100ms", "10m"), "10s", "Time between two software beats of the service, which go round through its loop: at least two pulses."),

@@ -77,6 +77,8 @@ pub struct Watchdog {
     pub misses: u32,
     /// The window in which they are counted; `misses + 1` intervals fit.
     pub window: Duration,
+    /// Whether a program that is ready has to beat; else it is judged from its first beat on.
+    pub beats_required: bool,
     /// How long a program may take to be ready.
     pub start_timeout: Duration,
     /// Time between two pulses of a program of two beats.

@@ -2,6 +2,7 @@
 //! time is a parameter. Every file is tested with random histories beside its code.
 
 pub mod arrivals;
+pub mod assist;
 pub mod backlog;
 pub mod bucket;
 pub mod claim;
@@ -18,6 +19,7 @@ pub mod seats;
 pub mod stall;
 pub mod timers;
 pub mod vouch;
+pub mod watch;
 
 /// Monotonic time as decisions see it: how long the caller's clock has run.
 pub type Mono = std::time::Duration;

@@ -111,6 +111,24 @@ names! {
 }
 
 names! {
+    /// Why the watchdog started its program again (S4, S5).
+    RestartReason {
+        /// It ended by itself, other than with code 0; or it did not end when it was asked to.
+        Exit = "exit",
+        /// Its beats did not come.
+        Beats = "beats",
+        /// Its pulse did not come: it was frozen or dead.
+        NoPulse = "no_pulse",
+        /// Its software beat did not come: its event loop was wedged.
+        NoSoftwareBeat = "no_software_beat",
+        /// It was not ready in time.
+        NotReady = "not_ready",
+        /// What came in the place of its beats could not be read.
+        Garbage = "garbage",
+    }
+}
+
+names! {
     /// Why a stranded pair left the quarantine.
     ReleaseReason {
         /// A newer pair needed the place.

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The first pause after a life that was too short.
 const FIRST: Duration = Duration::from_millis(100);
 /// The longest pause.
-const LAST: Duration = Duration::from_secs(30);
+pub const LAST: Duration = Duration::from_secs(30);
 
 /// The gate of one slot.
 #[derive(Debug, Clone)]
@@ -32,7 +32,12 @@ impl Gate {
 
     /// A worker ended: when the next one may begin.
     pub fn ended(&mut self, now: Mono) -> Mono {
-        if now.saturating_sub(self.began) >= self.good_life {
+        self.ended_as(true, now)
+    }
+
+    /// The same; one that was not `of_use` died young, however long it lived.
+    pub fn ended_as(&mut self, of_use: bool, now: Mono) -> Mono {
+        if of_use && now.saturating_sub(self.began) >= self.good_life {
             self.short_lives = 0;
             return now;
         }

@@ -2,6 +2,8 @@
 //! `/metrics`, `/healthz` and `/readyz` answer without a token. On loopback without a token the
 //! danger is a web page that rebinds its name to this machine: `Host` must be an address or
 //! `localhost`. A right token needs no `Host` check, since no browser sends it for a web page.
+//! The status page itself holds no data and asks for the token in a form: where there is a token
+//! it is served without, by any name, or nobody could ever type it in.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -14,8 +16,8 @@ use actix_web::middleware::Next;
 use actix_web::{Error, web};
 use subtle::ConstantTimeEq;
 
-use super::State;
 use super::answer::Refusal;
+use super::{State, page};
 use crate::config::Secret;
 
 /// The paths that never need a token: they name no file.
@@ -80,6 +82,10 @@ impl Access {
         if self.token_matches(request.authorization) {
             return Ok(());
         }
+        let token = self.token.get();
+        if token.is_some() && page::is_part(request.path) {
+            return Ok(());
+        }
         let open = OPEN.contains(&request.path);
         if self.loopback || !open {
             judge_host(request)?;
@@ -87,7 +93,7 @@ impl Access {
         if CHANGING.contains(&request.path) {
             return Err(self.no_change());
         }
-        match self.token.get() {
+        match token {
             _ if open => Ok(()),
             Some(_) => Err(Refusal::new(
                 StatusCode::UNAUTHORIZED,
@@ -273,6 +279,7 @@ mod tests {
         }
         for path in [
             "/",
+            "/page/page.js",
             "/api/status",
             "/metrics/",
             "/metrics/../api/status",
@@ -318,7 +325,7 @@ mod tests {
         assert_eq!(
             status(
                 &access(LOOPBACK, Some("")),
-                "/",
+                "/api/status",
                 "127.0.0.1",
                 Some("Bearer ")
             ),
@@ -345,6 +352,29 @@ mod tests {
             for path in CHANGING {
                 assert_eq!(status(&access, path, "127.0.0.1", sent), 200);
                 assert_eq!(status(&access, path, "evil.example", None), 421);
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_without_data_is_served_by_any_name_where_it_can_ask_for_a_token() {
+        for listen in [LOOPBACK, ANY] {
+            let access = access(listen, Some("s3cret"));
+            for path in ["/", "/page/page.js"] {
+                for host in ["127.0.0.1", "ftpulse.example", "192.0.2.7:9188"] {
+                    assert_eq!(status(&access, path, host, None), 200, "{path} {host}");
+                    assert_eq!(status(&access, path, host, Some("Bearer x")), 200);
+                }
+            }
+            for path in [
+                "/page",
+                "/page/",
+                "/page/x",
+                "//",
+                "/index.html",
+                "/nothing",
+            ] {
+                assert_eq!(status(&access, path, "127.0.0.1", None), 401, "{path}");
             }
         }
     }

@@ -5,7 +5,7 @@
 
 mod access;
 mod answer;
-mod home;
+mod page;
 mod pages;
 mod reload;
 mod retry;

@@ -11,7 +11,7 @@ use serde_json::json;
 use slog::debug;
 
 use super::answer::{self, Refusal};
-use super::{Health, State, Unavailable, home, reload, retry};
+use super::{Health, State, Unavailable, page, reload, retry};
 use crate::metrics::CONTENT_TYPE;
 
 /// How long the source may take. A daemon that turns answers within a tick of 250 ms.
@@ -20,33 +20,33 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The table of pages.
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config
-        .service(page("/", web::get().to(root), web::head().to(root)))
-        .service(page(
+        .configure(page::routes)
+        .service(resource(
             "/metrics",
             web::get().to(metrics),
             web::head().to(metrics),
         ))
-        .service(page(
+        .service(resource(
             "/healthz",
             web::get().to(healthz),
             web::head().to(healthz),
         ))
-        .service(page(
+        .service(resource(
             "/readyz",
             web::get().to(readyz),
             web::head().to(readyz),
         ))
-        .service(page(
+        .service(resource(
             "/api/status",
             web::get().to(status),
             web::head().to(status),
         ))
-        .service(page(
+        .service(resource(
             "/api/incidents",
             web::get().to(incidents),
             web::head().to(incidents),
         ))
-        .service(page(
+        .service(resource(
             "/api/incidents/{id}",
             web::get().to(incident),
             web::head().to(incident),
@@ -56,21 +56,12 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         .default_service(web::to(unknown));
 }
 
-fn page(path: &str, get: Route, head: Route) -> Resource {
+/// A page that is only read.
+pub(super) fn resource(path: &str, get: Route, head: Route) -> Resource {
     web::resource(path)
         .route(get)
         .route(head)
         .default_service(web::to(wrong_method))
-}
-
-async fn root(state: web::Data<State>) -> HttpResponse {
-    let (status, html) = match bounded(&state, state.source.status()).await {
-        Ok(status) => (StatusCode::OK, home::page(&status)),
-        Err(refusal) => (refusal.status, home::unavailable(&refusal.error)),
-    };
-    HttpResponse::build(status)
-        .content_type("text/html; charset=utf-8")
-        .body(html)
 }
 
 async fn metrics(state: web::Data<State>) -> HttpResponse {
@@ -113,7 +104,10 @@ async fn readyz(state: web::Data<State>) -> HttpResponse {
 
 async fn status(state: web::Data<State>) -> HttpResponse {
     match bounded(&state, state.source.status()).await {
-        Ok(status) => answer::json(StatusCode::OK, &status),
+        Ok(mut status) => {
+            status.not_ready = state.source.ready();
+            answer::json(StatusCode::OK, &status)
+        }
         Err(refusal) => refusal.response(),
     }
 }

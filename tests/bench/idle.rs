@@ -1,7 +1,8 @@
 //! What an idle service costs: two routes, 10,000 files already sent (deleted after it, and kept
-//! in another run), then resident memory, CPU time and context switches over a minute, in total
-//! and per thread. `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES
-//! change the window and the number of files.
+//! in another run, and once more under its own watchdog, which is measured as well), then resident
+//! memory, CPU time and context switches over a minute, in total and per thread.
+//! `cargo bench --bench idle`; FTPULSE_BENCH_SECONDS and FTPULSE_BENCH_FILES change the window and
+//! the number of files.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,11 +18,12 @@ use std::time::Duration;
 
 use ftpulse::clock;
 use ftpulse::lab::{LabServer, Script};
+use support::process::descendants;
 use support::service::Settings;
 use support::{PATIENCE, temp_dir, wait_until};
 use usage::{Window, let_pass, setting};
 
-fn measure(after: &str) {
+fn measure(after: &str, watched: bool) {
     let (files, seconds) = (
         setting("FTPULSE_BENCH_FILES", 10_000),
         setting("FTPULSE_BENCH_SECONDS", 60),
@@ -33,6 +35,9 @@ fn measure(after: &str) {
         settings = settings
             .route_to(route, &lab.url(route), lab.password())
             .key(&format!("routes.{route}.after"), after);
+    }
+    if watched {
+        settings = settings.arg("--watchdog");
     }
     let service = settings.start();
     let began = clock::mono();
@@ -51,20 +56,21 @@ fn measure(after: &str) {
             >= wanted
     });
     println!(
-        "after={after}: {files} files in {:.1} s",
+        "after={after}, watchdog={watched}: {files} files in {:.1} s",
         (clock::mono() - began).as_secs_f64()
     );
     // Sessions are kept for half a minute; then the service is idle.
     let_pass(Duration::from_secs(setting("FTPULSE_BENCH_REST", 35)));
-    let pid = service.pid();
-    let window = Window::open(pid);
+    let mut pids = vec![service.pid()];
+    pids.extend(descendants(service.pid()));
+    let windows: Vec<Window> = pids.into_iter().map(Window::open).collect();
     let_pass(Duration::from_secs(seconds));
-    window.close();
+    windows.into_iter().for_each(Window::close);
 }
 
 fn main() {
     // What cargo hands over (`--bench`) is of no use here.
-    for after in ["delete", "keep"] {
-        measure(after);
+    for (after, watched) in [("delete", false), ("keep", false), ("delete", true)] {
+        measure(after, watched);
     }
 }

@@ -7,23 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use ftpulse::core::names::{AttemptResult, Beat, Cause, FileOutcome, Phase, ReleaseReason};
+use ftpulse::core::names::{
+    AttemptResult, Beat, Cause, FileOutcome, Phase, ReleaseReason, RestartReason,
+};
 use ftpulse::metrics::Metrics;
 use serde_json::Value;
 
 /// Prometheus makes this one itself.
 const MADE_BY_PROMETHEUS: &str = "up";
-/// Counted by the watchdog, which is there only where one watches.
-const BY_THE_WATCHDOG: &str = "ftpulse_watchdog_restarts_total";
-const RESTART_REASONS: [&str; 6] = [
-    "exit",
-    "beats",
-    "no_pulse",
-    "no_software_beat",
-    "not_ready",
-    "garbage",
-];
-
 /// A path below the repository's root.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -117,7 +108,7 @@ pub fn series() -> BTreeSet<String> {
     metrics.set_oldest_pending("main", Some(1.0));
     metrics.set_last_success("main", 1.0);
     let text = metrics.render().unwrap();
-    let mut names = BTreeSet::from([MADE_BY_PROMETHEUS.into(), BY_THE_WATCHDOG.into()]);
+    let mut names = BTreeSet::from([MADE_BY_PROMETHEUS.into()]);
     for line in text.lines().filter(|line| !line.starts_with('#')) {
         let end = line.find(['{', ' ']).unwrap();
         names.insert(line[..end].to_owned());
@@ -128,6 +119,7 @@ pub fn series() -> BTreeSet<String> {
 /// The closed sets of label values (CONTRACT: "Metrics").
 pub fn label_values() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     let reasons = ReleaseReason::ALL.iter().map(|r| r.as_str());
+    let restarts = RestartReason::ALL.iter().map(|r| r.as_str());
     BTreeMap::from([
         ("cause", Cause::ALL.iter().map(|c| c.as_str()).collect()),
         ("phase", Phase::ALL.iter().map(|p| p.as_str()).collect()),
@@ -143,7 +135,7 @@ pub fn label_values() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
                 .chain(Beat::ALL.iter().map(|b| b.as_str()))
                 .collect(),
         ),
-        ("reason", reasons.chain(RESTART_REASONS).collect()),
+        ("reason", reasons.chain(restarts).collect()),
     ])
 }
 

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses its own part
 #![allow(clippy::unwrap_used, clippy::expect_used)] // a panic is how a test says no
 
+pub mod browser;
 pub mod certificates;
 pub mod consumer;
 pub mod http;

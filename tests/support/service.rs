@@ -74,6 +74,12 @@ impl Settings {
         self
     }
 
+    /// Another command of the program in the place of `run`.
+    pub fn command(mut self, args: &[&str]) -> Self {
+        self.args = args.iter().map(|arg| (*arg).into()).collect();
+        self
+    }
+
     /// A route to `folder` of a real server, with a new spool folder.
     pub fn route(self, name: &str, server: &Server, folder: &str) -> Self {
         let settings = self.route_to(name, &server.url(folder), &server.password);

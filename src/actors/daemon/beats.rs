@@ -1,5 +1,7 @@
 //! A slot's beats (S1.2, S1.3): Pings sent, Pongs judged with the vouchers, overdue phases
-//! interrupted. What has to be done about a slot that is lost or wedged is `slots` and `verdict`.
+//! interrupted, the last beats kept for people. What has to be done about a slot that is lost or wedged is `slots` and `verdict`.
+
+use std::collections::VecDeque;
 
 use actix::Addr;
 use slog::{debug, trace};
@@ -36,6 +38,43 @@ impl Silences {
     pub fn good(&mut self, at: Mono) {
         self.longest = self.longest.max(at.saturating_sub(self.last_good));
         self.last_good = self.last_good.max(at);
+    }
+}
+
+/// Beats that are kept of each slot: a minute's worth at the usual interval, and one line on a
+/// telephone.
+const TRAIL: usize = 30;
+
+/// The last beats of a slot, whichever worker it had. They are only shown; nothing is judged by
+/// them.
+#[derive(Debug, Clone, Default)]
+pub struct Trail(VecDeque<char>);
+
+impl Trail {
+    /// A beat that was counted.
+    pub fn beat(&mut self, beat: Beat) {
+        self.push(match beat {
+            Beat::Acked => 'a',
+            Beat::Vouched => 'v',
+            Beat::Missed => 'm',
+        });
+    }
+
+    /// The worker was replaced.
+    pub fn replaced(&mut self) {
+        self.push('x');
+    }
+
+    fn push(&mut self, letter: char) {
+        if self.0.len() == TRAIL {
+            self.0.pop_front();
+        }
+        self.0.push_back(letter);
+    }
+
+    /// Oldest first, as [`crate::report::SlotStatus::beats`] has them.
+    pub fn letters(&self) -> String {
+        self.0.iter().collect()
     }
 }
 
@@ -109,7 +148,8 @@ impl DaemonActor {
         handle.fence.interrupt(number);
     }
 
-    fn count(&self, index: usize, beat: Beat) {
+    fn count(&mut self, index: usize, beat: Beat) {
+        self.slots[index].trail.beat(beat);
         let route = &self.routes[self.slots[index].route].config.name;
         self.metrics.beats(route, beat).inc();
     }
@@ -151,5 +191,25 @@ impl DaemonActor {
                 self.convict(pong.slot, clock::mono());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_beats_are_kept_and_the_oldest_go() {
+        let mut trail = Trail::default();
+        assert_eq!(trail.letters(), "");
+        trail.beat(Beat::Acked);
+        trail.beat(Beat::Vouched);
+        trail.beat(Beat::Missed);
+        trail.replaced();
+        assert_eq!(trail.letters(), "avmx");
+        for _ in 0..TRAIL - 1 {
+            trail.beat(Beat::Acked);
+        }
+        assert_eq!(trail.letters(), format!("x{}", "a".repeat(TRAIL - 1)));
     }
 }

@@ -98,6 +98,7 @@ impl DaemonActor {
     fn tell_got(&mut self, route: usize, path: &str, got: &Got) {
         let name = self.routes[route].config.name.clone();
         self.routes[route].delivered += 1;
+        self.routes[route].delivered_bytes += got.bytes;
         let outcome = match got.name {
             Some(_) => FileOutcome::Delivered,
             None => FileOutcome::Skipped,

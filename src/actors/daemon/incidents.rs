@@ -69,6 +69,7 @@ impl DaemonActor {
 
     /// Brings its newest state into the journal, when that can be written.
     fn save_incident(&mut self, index: usize) {
+        self.incident_changes += 1;
         let token = self.record.next_token();
         let Some(record) = self.incidents.get_mut(index) else {
             return;

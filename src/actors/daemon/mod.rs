@@ -53,8 +53,10 @@ use super::journal::Journaled;
 use super::messages::{Drain, Outcome, Pong, Ready, Released, Resume, Retire, Seats, Strand, Tick};
 use crate::clock::{self, Mono};
 use crate::config::{Config, Route};
+use crate::core::assist::Counters;
 use crate::core::timers;
 use crate::core::vouch::Vouchers;
+use crate::failpoint;
 use crate::metrics::Metrics;
 use crate::pulse::{Claims, LookUps, Point, Sabotage};
 use crate::report::Incident;
@@ -69,8 +71,8 @@ const MAILBOX: usize = 4096;
 pub enum Over {
     /// Drained: nothing is in work any more, or the grace is over.
     Drained,
-    /// It cannot heal here: the process has to be restarted (exit code 70).
-    Escalated,
+    /// It cannot heal here, for that reason: the process has to be restarted (exit code 70).
+    Escalated(&'static str),
 }
 
 /// The other actors, as the daemon knows them.
@@ -115,6 +117,8 @@ pub struct DaemonActor {
     unsent: VecDeque<Unsent>,
     incidents: VecDeque<Recorded>,
     incident: u64,
+    /// How often one was recorded or changed.
+    incident_changes: u64,
     job: u64,
     /// The slot that is looked at first when work is given.
     turn: usize,
@@ -139,6 +143,7 @@ pub struct DaemonActor {
     problems: watch::Sender<Vec<String>>,
     started: f64,
     over: Option<Box<dyn FnOnce(Over) + Send>>,
+    counters: Counters,
     sabotage: Sabotage,
 }
 
@@ -160,6 +165,8 @@ pub struct Parts {
     pub problems: watch::Sender<Vec<String>>,
     /// Called once, when the service is over.
     pub over: Box<dyn FnOnce(Over) + Send>,
+    /// What it gets on with, while it is at it for long.
+    pub counters: Counters,
     /// What a test has armed.
     pub sabotage: Sabotage,
     /// The journal.
@@ -212,6 +219,7 @@ impl DaemonActor {
             unsent: VecDeque::new(),
             incidents: incidents::recalled(parts.incidents.0),
             incident: parts.incidents.1,
+            incident_changes: 0,
             job: 0,
             turn: 0,
             targets: HashMap::new(),
@@ -230,6 +238,7 @@ impl DaemonActor {
             problems: parts.problems,
             started: clock::unix(),
             over: Some(parts.over),
+            counters: parts.counters,
             sabotage: parts.sabotage,
         };
         daemon.make_destinations();
@@ -279,7 +288,7 @@ impl DaemonActor {
             // Nothing may be published any more whose source nobody can finish.
             self.draining = Some(clock::mono());
             self.retire();
-            self.finish_service(Over::Escalated);
+            self.finish_service(Over::Escalated(what));
         }
     }
 
@@ -314,7 +323,7 @@ impl DaemonActor {
         if gone || late {
             info!(self.log, "drained"; "in_work" => self.slots.iter().filter(|s| s.job.is_some()).count());
             let how = if self.escalating {
-                Over::Escalated
+                Over::Escalated("a part of it is gone")
             } else {
                 Over::Drained
             };
@@ -345,6 +354,7 @@ impl Handler<Tick> for DaemonActor {
 
     fn handle(&mut self, tick: Tick, ctx: &mut Self::Context) {
         self.sabotage.at(Point::Daemon);
+        failpoint::at("daemon-ticks");
         let now = clock::mono();
         // Ticks that queued up behind a block are one: each would count a miss otherwise.
         let period = timers::tick_period(&self.policy());

@@ -156,6 +156,7 @@ impl DaemonActor {
             .set_oldest_pending(&name, oldest.map(|t| t as f64));
         // In work already, or taken while the listing was under way.
         files.retain(|file| {
+            self.counters.scan.count();
             let same = |stamp: Stamp| stamp.to_remote().agrees(&file.version);
             let in_work = backlog.facts(&file.path).is_some_and(|f| same(f.stamp));
             !in_work
@@ -176,9 +177,10 @@ impl DaemonActor {
                 self.drop_unlisted(route, &listed);
             }
         }
-        files
-            .into_iter()
-            .for_each(|file| self.arrived(route, &file));
+        for file in files {
+            self.counters.scan.count();
+            self.arrived(route, &file);
+        }
     }
 
     /// Files that are not in work and not on the server any more are none of ours.
@@ -192,6 +194,7 @@ impl DaemonActor {
         let gone = backlog.iter().filter(|(path, facts)| gone(path, facts));
         let gone: Vec<_> = gone.map(|(path, _)| Arc::clone(path)).collect();
         for path in gone {
+            self.counters.scan.count();
             debug!(self.log, "a remote file is gone before it was downloaded";
                 "route" => &self.routes[route].config.name, "file" => escape(&path).into_owned(),
                 "next" => "it is dropped");

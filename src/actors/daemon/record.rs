@@ -201,6 +201,7 @@ impl DaemonActor {
         self.note_sweeps();
         for (index, route) in self.routes.iter().enumerate() {
             for (path, facts) in route.backlog.iter() {
+                self.counters.journal.count();
                 facts.doubts.iter().for_each(|attempt| attempt.note_anew());
                 if let Some(sent) = facts.delivered {
                     // Another final name was told in the log, and in the journal that is aside.
@@ -261,6 +262,8 @@ impl DaemonActor {
         let now = clock::mono();
         let (mut doubts, mut sources) = (0, 0);
         for mut file in unfinished {
+            failpoint::at("row-taken-up");
+            self.counters.journal.count();
             let Unfinished { of, .. } = &file;
             let Some(route) = self.route_index(&of.route) else {
                 warn!(self.log, "the journal knows a file of no route";

@@ -170,6 +170,7 @@ impl DaemonActor {
         failpoint::at("delivery-reported");
         let name = self.routes[route].config.name.clone();
         self.routes[route].delivered += 1;
+        self.routes[route].delivered_bytes += bytes;
         self.routes[route].looks.uploaded(path);
         self.metrics.files(&name, FileOutcome::Delivered).inc();
         self.metrics.upload_attempts(&name, AttemptResult::Ok).inc();

@@ -128,6 +128,9 @@ pub struct RouteState {
     /// When that was counted last.
     pub aged: Mono,
     pub delivered: u64,
+    /// Bytes that crossed the network for them.
+    pub delivered_bytes: u64,
+    pub dead_letters: u64,
     pub problem: Option<String>,
     /// Files in the spool that are not settled yet.
     pub settling: u64,
@@ -163,6 +166,8 @@ impl RouteState {
             time: Mono::ZERO,
             aged: clock::mono(),
             delivered: 0,
+            delivered_bytes: 0,
+            dead_letters: 0,
             problem: None,
             settling: 0,
         }
@@ -174,6 +179,7 @@ impl RouteState {
         fresh.life = Life::Gone;
         fresh.desired.clone_from(&self.desired);
         (fresh.delivered, fresh.suspended) = (self.delivered, self.suspended);
+        fresh.delivered_bytes = self.delivered_bytes;
         fresh.no_resend.clone_from(&self.no_resend);
         fresh
     }
@@ -193,10 +199,13 @@ impl RouteState {
         RouteStatus {
             name: self.config.name.clone(),
             destination: destination.key.clone(),
+            direction: if self.polls.is_some() { "get" } else { "put" }.into(),
             waiting: self.backlog.ready(),
             backing_off: self.backlog.waiting(),
             settling: self.polls.as_ref().map_or(self.settling, Polls::settling),
             delivered: self.delivered,
+            delivered_bytes: self.delivered_bytes,
+            dead_letters: self.dead_letters,
             suspended: self
                 .idles()
                 .map(str::to_owned)

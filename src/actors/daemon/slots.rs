@@ -7,7 +7,7 @@ use actix::{Addr, Supervisor};
 use slog::{error, o, warn};
 
 use super::DaemonActor;
-use super::beats::Silences;
+use super::beats::{Silences, Trail};
 use super::leaving::Leaving;
 use crate::actors::messages::{EndTask, Ready, Retire};
 use crate::actors::uploader::{self, UploaderActor};
@@ -43,6 +43,7 @@ pub struct Slot {
     pub beat: Heartbeat,
     pub witness: Witness,
     pub silences: Silences,
+    pub trail: Trail,
     /// The sample of its last good beat.
     pub last_good: Option<Sample>,
     /// The phase that was interrupted last, and why it did not come to its end.
@@ -120,6 +121,7 @@ impl Slot {
             bytes_sent: self.handle.as_ref().map_or(0, |h| h.bytes()),
             file_bytes,
             failures: self.beat.failures(),
+            beats: self.trail.letters(),
             silence_seconds: clock::mono()
                 .saturating_sub(self.silences.last_good)
                 .as_secs_f64(),
@@ -195,6 +197,7 @@ impl DaemonActor {
             beat: Heartbeat::new(self.policy(), epoch, now),
             witness: Witness::default(),
             silences: Silences::new(now),
+            trail: Trail::default(),
             last_good: None,
             overdue: None,
             // Who is convicted has lived for as long; who dies sooner has crashed.
@@ -352,6 +355,7 @@ impl DaemonActor {
         let slot = &mut self.slots[index];
         let handle = slot.handle.take()?;
         slot.epoch += 1;
+        slot.trail.replaced();
         slot.starting = false;
         slot.due = slot.gate.ended(now);
         self.leaving.push(Leaving {

@@ -54,6 +54,8 @@ impl DaemonActor {
         let route = &mut self.routes[index];
         route.wanted = route.wanted.saturating_sub(found.files.len());
         for file in found.files {
+            failpoint::at("file-found");
+            self.counters.scan.count();
             let stamp = file.stamp;
             let before = self.routes[index].failed_before.remove(file.path.as_str());
             let incident = before.as_ref();
@@ -91,6 +93,7 @@ impl DaemonActor {
         self.metrics
             .dead_letters(name)
             .set(state.dead_letters as i64);
+        self.routes[index].dead_letters = state.dead_letters;
         self.routes[index].settling = state.settling;
         self.routes[index].problem = state.problem;
         self.tell_problems();

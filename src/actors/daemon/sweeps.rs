@@ -80,6 +80,7 @@ impl DaemonActor {
             }
         }
         for (temp, path) in doubts {
+            self.counters.journal.count();
             if noted.remove(&temp) {
                 self.remember_sweep(route, temp, Some(path), due);
             } else {
@@ -92,6 +93,7 @@ impl DaemonActor {
                 "next" => "they are taken away once more");
         }
         for temp in noted {
+            self.counters.journal.count();
             self.remember_sweep(route, temp, None, due);
         }
     }

@@ -5,7 +5,7 @@ use actix::{Handler, MessageResult};
 use super::DaemonActor;
 use super::reload::Life;
 use super::slots::{Slot, Stay};
-use crate::actors::messages::{GetIncidents, GetStatus};
+use crate::actors::messages::{GetIncidents, GetStatus, Turn};
 use crate::clock;
 use crate::report::{RouteStatus, Status};
 
@@ -33,13 +33,53 @@ impl Handler<GetStatus> for DaemonActor {
         MessageResult(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at: self.started,
+            at: clock::unix(),
             draining: self.draining.is_some(),
             journal_problem: self.record.problem.clone(),
+            incident_changes: self.incident_changes,
             routes,
             stranded_workers: self.leaving.iter().filter(|l| l.stranded).count()
                 + self.look_ups.stranded(),
             ..Status::default()
         })
+    }
+}
+
+impl DaemonActor {
+    /// One line on what the service is doing, without the name of any file.
+    fn sentence(&self) -> String {
+        let routes: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|route| route.life != Life::Gone)
+            .collect();
+        let waiting: usize = routes
+            .iter()
+            .map(|route| route.backlog.ready() + route.backlog.waiting())
+            .sum();
+        let in_work = self.slots.iter().filter(|s| s.job.is_some()).count();
+        let held = self.metrics.quarantine_pairs().get();
+        let places = self.metrics.quarantine_capacity().get();
+        let routes = match routes.len() {
+            1 => "1 route".to_owned(),
+            n => format!("{n} routes"),
+        };
+        let state = match (self.draining.is_some(), self.problems.borrow().len()) {
+            (true, _) => "draining, ",
+            (false, 0) => "",
+            (false, _) => "not ready (/readyz says why), ",
+        };
+        format!(
+            "{state}{routes}, {waiting} waiting, {in_work} in work, quarantine {held} of {places}"
+        )
+    }
+}
+
+impl Handler<Turn> for DaemonActor {
+    type Result = ();
+
+    fn handle(&mut self, Turn { answer }: Turn, _: &mut Self::Context) {
+        answer(self.sentence());
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod aside;
 mod attempts;
+mod count;
 mod failing;
 mod history;
 mod kept;
@@ -25,6 +26,7 @@ pub use lost::{AGENT, why_no_resend};
 pub use sweeps::attempts_in;
 
 use super::{Change, Failing, Key, KnownAttempt, Unfinished};
+use crate::core::assist::Items;
 use crate::core::journey::Stage;
 use crate::spool::Stamp;
 
@@ -107,14 +109,7 @@ impl Store {
     /// # Errors
     /// It can neither be used nor set aside.
     pub fn open(path: &Path) -> Result<Opened, OpenError> {
-        match Self::try_open(path) {
-            Ok(store) => Ok(Opened {
-                store,
-                set_aside: None,
-            }),
-            Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
-            Err(bad) => Err(OpenError::new(path, bad)),
-        }
+        Self::open_counting(path, &Items::default())
     }
 
     /// Sets a damaged journal aside and begins a new one. `why` says what is wrong with it.
@@ -124,7 +119,7 @@ impl Store {
     pub fn begin_anew(path: &Path, why: String) -> Result<Opened, OpenError> {
         let stuck = |e| Bad::Refused(format!("{why}, and it cannot be put aside either: {e}"));
         let opened = set_aside(path).map_err(stuck).and_then(|place| {
-            let store = Self::try_open(path)?;
+            let store = Self::try_open(path, &Items::default())?;
             Ok((store, place))
         });
         let (store, place) = opened.map_err(|bad| OpenError::new(path, bad))?;
@@ -134,8 +129,9 @@ impl Store {
         })
     }
 
-    fn open_as(path: &Path, locking: &str) -> Result<Self, Bad> {
-        let connection = Connection::open(path)?;
+    fn open_as(path: &Path, locking: &str, steps: &Items) -> Result<Self, Bad> {
+        let mut connection = Connection::open(path)?;
+        count::steps(&mut connection, steps)?;
         connection.pragma_update(None, "locking_mode", locking)?;
         connection.busy_timeout(std::time::Duration::from_secs(2))?;
         let number = |name: &str| connection.pragma_query_value(None, name, |r| r.get::<_, i32>(0));

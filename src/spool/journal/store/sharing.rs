@@ -5,15 +5,16 @@ use std::path::Path;
 
 use super::Store;
 use super::aside::Bad;
+use crate::core::assist::Items;
 
 impl Store {
     /// On a full volume without the memory that connections share, it goes without: it is ours
     /// alone then, and a start has nothing to write.
-    pub(super) fn try_open(path: &Path) -> Result<Self, Bad> {
-        match Self::open_as(path, "normal") {
+    pub(super) fn try_open(path: &Path, steps: &Items) -> Result<Self, Bad> {
+        match Self::open_as(path, "normal", steps) {
             Err(Bad::FullForSharing(_)) => Ok(Self {
                 alone: true,
-                ..Self::open_as(path, "exclusive")?
+                ..Self::open_as(path, "exclusive", steps)?
             }),
             opened => opened,
         }
@@ -30,7 +31,8 @@ impl Store {
         let (path, file) = (self.path.clone(), self.file);
         // What cannot be brought home now is, by whoever opens it next.
         self.close();
-        Self::try_open(&path).ok().filter(|new| new.file == file)
+        let new = Self::try_open(&path, &Items::default()).ok();
+        new.filter(|new| new.file == file)
     }
 }
 
@@ -54,7 +56,9 @@ mod tests {
         assert!(store.close());
         let mut store = Store {
             alone: true,
-            ..Store::open_as(&path, "exclusive").ok().unwrap()
+            ..Store::open_as(&path, "exclusive", &Items::default())
+                .ok()
+                .unwrap()
         };
         store.apply([&keep(1)].into_iter()).unwrap();
         let rows = KeptRows::new(&path, "r0", crate::spool::journal::journal().0);
