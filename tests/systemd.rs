@@ -35,7 +35,8 @@ TimeoutStartSec=3s
 ReadWritePaths=/srv/spool
 StandardError=append:/srv/log
 ProtectHome=no
-Environment=FTPULSE__ROUTES__MAIN__PASSWORD=PASSWORD
+LoadCredential=main.password:/srv/password
+Environment=FTPULSE__ROUTES__MAIN__PASSWORD_FILE=%d/main.password
 ";
 
 /// A state volume without room, and a spool that the service may write to.
@@ -106,8 +107,8 @@ fn a_real_systemd_starts_watches_restarts_and_stops_it() {
     let lab = LabServer::start(remote.path(), Script::healthy()).unwrap();
     let root = Root::new();
     root.unit("ftpulse.service", &unit());
-    let drop_in = DROP_IN.replace("PASSWORD=PASSWORD", &format!("PASSWORD={}", lab.password()));
-    root.unit("ftpulse.service.d/test.conf", &drop_in);
+    root.unit("ftpulse.service.d/test.conf", DROP_IN);
+    root.file("password", lab.password());
     root.file("prepare", PREPARE);
     root.file("ftpulse.toml", &config(&lab, "100ms"));
     let systemd = root.boot();
