@@ -1,5 +1,7 @@
 //! A real Prometheus scrapes the service: `promtool check metrics` has no complaint, and what a
-//! dashboard would ask (deliveries, resets by cause, releases by reason) can be queried.
+//! dashboard would ask (deliveries, resets by cause, releases by reason) can be queried. All that
+//! the dashboard of `deploy/` does ask has an answer while a service heals a wedge and another one
+//! waits in vain.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,6 +9,7 @@
     clippy::print_stderr
 )] // a panic is how a test says no
 
+mod deploy_common;
 mod support;
 
 use std::fs::{self, File};
@@ -21,7 +24,7 @@ use support::servers::{Opts, Server};
 use support::service::{Ftpulse, Settings};
 use support::{PATIENCE, content, temp_dir, wait_for, wait_until};
 
-/// A real Prometheus with one target, scraped twice a second.
+/// A real Prometheus that scrapes its targets twice a second.
 struct Prometheus {
     addr: SocketAddr,
     process: Running,
@@ -29,12 +32,14 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(target: SocketAddr) -> Self {
+    fn start(targets: &[SocketAddr]) -> Self {
         let dir = temp_dir();
         let config = dir.path().join("prometheus.yml");
+        let targets: Vec<String> = targets.iter().map(|t| format!("\"{t}\"")).collect();
         let text = format!(
             "global: {{scrape_interval: 500ms, scrape_timeout: 500ms}}\n\
-             scrape_configs: [{{job_name: ftpulse, static_configs: [{{targets: [\"{target}\"]}}]}}]\n"
+             scrape_configs: [{{job_name: ftpulse, static_configs: [{{targets: [{}]}}]}}]\n",
+            targets.join(",")
         );
         fs::write(&config, text).unwrap();
         // It takes no port 0: a free one may be gone before it binds, then another is tried.
@@ -72,15 +77,20 @@ impl Prometheus {
         );
     }
 
-    /// The value of a query that gives one number; `None` while it gives none.
-    fn query(&self, query: &str) -> Option<f64> {
+    /// The series that a query gives; it has to be one that Prometheus understands.
+    fn ask(&self, query: &str) -> Vec<Value> {
         let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let answer = http::get(self.addr, &format!("/api/v1/query?query={encoded}")).unwrap();
         let json: Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!(json["status"], "success", "{query}: {}", answer.body);
-        let result = json["data"]["result"].as_array().unwrap();
-        assert!(result.len() < 2, "{query}: {}", answer.body);
-        result.first()?["value"][1].as_str()?.parse().ok()
+        json["data"]["result"].as_array().unwrap().clone()
+    }
+
+    /// The value of a query that gives one number; `None` while it gives none.
+    fn query(&self, query: &str) -> Option<f64> {
+        let result = self.ask(query);
+        assert!(result.len() < 2, "{query}: {result:?}");
+        number(result.first()?)
     }
 
     /// Waits until a query gives at least that number.
@@ -89,6 +99,11 @@ impl Prometheus {
             self.query(query).is_some_and(|value| value >= least)
         });
     }
+}
+
+/// The value of one series of an answer.
+fn number(series: &Value) -> Option<f64> {
+    series["value"][1].as_str()?.parse().ok()
 }
 
 impl Drop for Prometheus {
@@ -140,6 +155,20 @@ fn service(server: &Server) -> Ftpulse {
         .start()
 }
 
+/// Twice the session is frozen under a file: two resets; the second pair puts the first out.
+fn wedge_twice(server: &Server, service: &Ftpulse) {
+    for round in 1..=2 {
+        let frozen = server.freeze_sessions();
+        assert!(!frozen.is_empty(), "the service holds a session");
+        let name = format!("wedged {round}");
+        service.put("main", &name, &content(round, 100_000));
+        wait_until("the reset is logged", PATIENCE, || {
+            service.logged("uploader reset").len() as u64 >= round
+        });
+        service.wait_delivered(&name);
+    }
+}
+
 #[test]
 fn promtool_finds_no_fault_before_and_after_a_delivery() {
     let server = Server::pyftpdlib(Opts::default());
@@ -157,7 +186,7 @@ fn promtool_finds_no_fault_before_and_after_a_delivery() {
 fn prometheus_tells_deliveries_resets_and_releases() {
     let server = Server::pyftpdlib(Opts::default().process_per_session());
     let service = service(&server);
-    let prometheus = Prometheus::start(service.http());
+    let prometheus = Prometheus::start(&[service.http()]);
     prometheus.wait("up{job=\"ftpulse\"}", 1.0);
     // Counters are there before anything happened.
     prometheus.wait("sum(ftpulse_uploader_resets_total) == bool 0", 1.0);
@@ -170,21 +199,8 @@ fn prometheus_tells_deliveries_resets_and_releases() {
         1.0,
     );
 
-    // Twice the session is frozen under a file: two resets; the second pair puts the first out.
-    for round in 1..=2 {
-        let frozen = server.freeze_sessions();
-        assert!(!frozen.is_empty(), "the service holds a session");
-        let name = format!("wedged {round}");
-        service.put("main", &name, &content(round, 100_000));
-        wait_until("the reset is logged", PATIENCE, || {
-            service.logged("uploader reset").len() as u64 >= round
-        });
-        service.wait_delivered(&name);
-        prometheus.wait(
-            "sum(ftpulse_uploader_resets_total{route=\"main\"})",
-            round as f64,
-        );
-    }
+    wedge_twice(&server, &service);
+    prometheus.wait("sum(ftpulse_uploader_resets_total{route=\"main\"})", 2.0);
     prometheus.wait(
         "sum(ftpulse_quarantine_releases_total{reason=\"full\"})",
         1.0,
@@ -210,4 +226,74 @@ fn the_deployed_configuration_is_valid_for_prometheus() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// What is rightly empty here: (what the query has in it, why).
+const EMPTY: [(&str, &str); 2] = [
+    (
+        "sum by (reason) (increase(ftpulse_watchdog_restarts_total",
+        "no watchdog is there",
+    ),
+    (
+        "changes(process_start_time_seconds",
+        "nothing was started anew",
+    ),
+];
+
+#[test]
+fn all_that_the_dashboard_asks_has_an_answer() {
+    let server = Server::pyftpdlib(Opts::default().process_per_session());
+    let service = service(&server);
+    // It accepts, by the kernel, and never says a word: files wait, a timer ends each wait.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ftp://nobody@{}/", silent.local_addr().unwrap());
+    let waiting = Settings::new()
+        .route_to("later", &url, "x")
+        .quick()
+        .key("timers.reply", "300ms")
+        .start();
+    let prometheus = Prometheus::start(&[service.http(), waiting.http()]);
+    prometheus.wait("sum(up{job=\"ftpulse\"})", 2.0);
+    prometheus.wait("sum(ftpulse_uploader_resets_total) == bool 0", 1.0);
+    waiting.put("later", "later", &content(4, 1000));
+    service.put("main", "first", &content(1, 100_000));
+    service.wait_delivered("first");
+    wedge_twice(&server, &service);
+
+    let dashboard = deploy_common::dashboard();
+    // As Grafana does it where "All" is chosen; so wide that all of the test lies within.
+    let substituted = |query: &str| {
+        let every = query.replace("$instance", ".+").replace("$route", ".+");
+        every.replace("$__rate_interval", "10m")
+    };
+    let queries = deploy_common::queries(&dashboard);
+    assert!(queries.len() > 30, "{queries:?}");
+    for query in queries.iter().map(|query| substituted(query)) {
+        assert!(
+            !query.contains('$'),
+            "{query}: a variable that nobody fills in"
+        );
+        if EMPTY.iter().any(|(part, _)| query.contains(part)) {
+            prometheus.ask(&query);
+            continue;
+        }
+        wait_until(&query, PATIENCE, || {
+            let answer = prometheus.ask(&query);
+            answer.iter().filter_map(number).any(f64::is_finite)
+        });
+    }
+    // What the variables offer: `label_values(series, label)`.
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        let Some(inside) = variable["query"]["query"].as_str() else {
+            continue;
+        };
+        let inside = inside.strip_prefix("label_values(").unwrap();
+        let (series, label) = inside.trim_end_matches(')').rsplit_once(", ").unwrap();
+        let answer = prometheus.ask(&substituted(series));
+        assert_eq!(answer.len(), 2, "{series}: each service has a route");
+        let offered = answer
+            .iter()
+            .filter_map(|one| one["metric"][label].as_str());
+        assert_eq!(offered.count(), 2, "{label} of {series}");
+    }
 }

@@ -35,7 +35,8 @@ TimeoutStartSec=3s
 ReadWritePaths=/srv/spool
 StandardError=append:/srv/log
 ProtectHome=no
-Environment=FTPULSE__ROUTES__MAIN__PASSWORD=PASSWORD
+LoadCredential=main.password:/srv/password
+Environment=FTPULSE__ROUTES__MAIN__PASSWORD_FILE=%d/main.password
 ";
 
 /// A state volume without room, and a spool that the service may write to.
@@ -106,8 +107,8 @@ fn a_real_systemd_starts_watches_restarts_and_stops_it() {
     let lab = LabServer::start(remote.path(), Script::healthy()).unwrap();
     let root = Root::new();
     root.unit("ftpulse.service", &unit());
-    let drop_in = DROP_IN.replace("PASSWORD=PASSWORD", &format!("PASSWORD={}", lab.password()));
-    root.unit("ftpulse.service.d/test.conf", &drop_in);
+    root.unit("ftpulse.service.d/test.conf", DROP_IN);
+    root.file("password", lab.password());
     root.file("prepare", PREPARE);
     root.file("ftpulse.toml", &config(&lab, "100ms"));
     let systemd = root.boot();
@@ -134,6 +135,7 @@ fn a_real_systemd_starts_watches_restarts_and_stops_it() {
         text == "1 route, 0 waiting, 0 in work, quarantine 0 of 16"
     });
     delivers(&systemd, remote.path(), "first");
+    hardened(main_pid(&systemd));
 
     reloads(&systemd, &lab);
 
@@ -168,6 +170,26 @@ fn a_real_systemd_starts_watches_restarts_and_stops_it() {
     assert_eq!(systemd.property("ExecMainStatus"), "2");
     assert_eq!(systemd.property("NRestarts"), "0");
     broken(&systemd, &lab);
+}
+
+/// The unit's hardening is not only written down: systemd has carried it out.
+fn hardened(pid: u32) {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
+    let status = read("status");
+    for line in [
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapEff:\t0000000000000000",
+        "CapBnd:\t0000000000000000",
+        "Umask:\t0027",
+    ] {
+        assert!(status.lines().any(|l| l == line), "{line} in\n{status}");
+    }
+    let users = read("uid_map");
+    assert_eq!(users.lines().count(), 2, "root and itself alone: {users}");
+    let mounts = read("mountinfo");
+    let root = mounts.lines().find(|l| l.split(' ').nth(4) == Some("/"));
+    assert!(root.unwrap().split(' ').nth(5).unwrap().starts_with("ro"));
 }
 
 fn reloads(systemd: &Systemd, lab: &LabServer) {

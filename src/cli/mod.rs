@@ -8,6 +8,7 @@ mod demo;
 #[cfg(feature = "lab")]
 mod drill;
 mod errand;
+mod generate;
 mod get;
 mod guard;
 mod incidents;
@@ -27,7 +28,7 @@ mod watchdog;
 mod words;
 
 use crate::config::{self, Loaded, Sources};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ enum Command {
     Demo(demo::Arguments),
     #[cfg(feature = "lab")]
     Drill(drill::Arguments),
+    #[command(hide = true)]
+    Generate(generate::Arguments),
     Get(get::Arguments),
     Incidents(incidents::Arguments),
     List(list::Arguments),
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(global, arguments),
         #[cfg(feature = "lab")]
         Command::Drill(arguments) => drill::main(global, arguments),
+        Command::Generate(arguments) => generate::main(&arguments, &Cli::command()),
         Command::Get(arguments) => get::main(global, &arguments),
         Command::Incidents(arguments) => incidents::main(global, &arguments),
         Command::List(arguments) => list::main(global, &arguments),
