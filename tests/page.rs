@@ -59,9 +59,14 @@ fn no_complaint(browser: &Browser) {
 
 /// No part of the page is wider than the screen.
 fn fits(browser: &Browser) {
-    let wide =
-        browser.run("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]");
-    assert!(wide[0].as_u64() <= wide[1].as_u64(), "{wide}");
+    let wide = browser.run(
+        "const e = document.documentElement; \
+         if (e.scrollWidth <= e.clientWidth) return []; \
+         return [...document.body.querySelectorAll('*')] \
+           .filter((n) => n.getBoundingClientRect().right > e.clientWidth) \
+           .map((n) => `${n.tagName}.${n.className} ${n.textContent.slice(0, 40)}`)",
+    );
+    assert_eq!(wide, json!([]), "wider than the screen");
 }
 
 #[test]
@@ -303,7 +308,7 @@ fn evil() -> Told {
     route.destination_problem = Some(evil());
     route.last_failure = Some(evil());
     route.slots[0].phase = evil();
-    route.slots[0].file = Some(evil());
+    route.slots[0].file = Some(evil() + &"x".repeat(300));
     route.slots[0].beats = evil();
     told.status.quarantine.pairs[0].route = evil();
     let incident = &mut told.incidents[0];
@@ -335,6 +340,9 @@ fn whatever_is_foreign_stays_text_everywhere() {
     scene.tell(|told| told.unavailable = Some(EVIL.into()));
     browser.wait(&shows("No answer"));
     assert!(browser.text("#notices").contains(EVIL));
+    browser.screen(390, false);
+    fits(&browser);
+    browser.shot("foreign-390");
     let made = browser.run(
         "return [typeof ran, document.images.length, document.scripts.length, \
          document.querySelectorAll('[onerror], [style]').length]",
@@ -532,6 +540,10 @@ fn the_head_says_whether_the_service_drains_or_is_not_ready_and_why_and_tells_it
         }
     });
     browser.wait("return document.querySelector('#routes-none').checkVisibility()");
+    assert!(
+        browser.text("#notices").contains("The service is 1 now"),
+        "another version"
+    );
     no_complaint(&browser);
 }
 
@@ -695,6 +707,37 @@ fn roles(browser: &Browser) {
     for head in ["Routes", "Quarantine", "At a glance"] {
         assert!(headings.contains(head), "{headings:?}");
     }
+}
+
+#[test]
+fn without_script_the_page_says_so_and_its_links_lead_on() {
+    if !wanted() {
+        return;
+    }
+    let scene = Scene::serve(everything(), None);
+    let browser = Browser::start();
+    browser.devtools(
+        "Emulation.setScriptExecutionDisabled",
+        &json!({ "value": true }),
+    );
+    browser.open(&scene.url());
+    let tree = browser.devtools("Accessibility.getFullAXTree", &json!({}));
+    let names = tree["nodes"].as_array().unwrap().iter();
+    let names: Vec<_> = names.filter_map(|n| n["name"]["value"].as_str()).collect();
+    assert!(
+        names.iter().any(|n| n.contains("scripts are switched off")),
+        "{names:?}"
+    );
+    for link in [
+        "Metrics",
+        "Health",
+        "Readiness",
+        "Status as JSON",
+        "Incidents as JSON",
+    ] {
+        assert!(names.contains(&link), "{link}: {names:?}");
+    }
+    browser.shot("without-script");
 }
 
 #[test]

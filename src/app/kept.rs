@@ -70,9 +70,11 @@ impl KeptJournal {
         for (of, stamp) in store.kept().map_err(unread)? {
             kept.entry(of.route).or_default().push((of.path, stamp));
         }
+        let sweeps = store.sweeps().map_err(unread)?;
+        store.count_no_longer().map_err(unread)?;
         Ok(Self {
             unfinished,
-            sweeps: store.sweeps().map_err(unread)?,
+            sweeps,
             kept: kept.into_iter().map(|(r, k)| (r.to_string(), k)).collect(),
             store,
             path,

@@ -80,12 +80,12 @@ fn serve(config: Config, warnings: &[String], load: Load) -> ExitCode {
     for warning in warnings {
         warn!(logger, "configuration"; "error" => warning, "next" => "the service goes on with it");
     }
-    tell_restarts(&config, &metrics, &logger);
     let level = guard.level();
     info!(logger, "starting"; "version" => env!("CARGO_PKG_VERSION"),
         "routes" => config.routes.len(), "next" => "folders are locked and watched");
     // Before anything slow: whoever watches hears of a start that takes its time.
     let watched = begin_telling(&config, &logger);
+    tell_restarts(&config, &metrics, &logger);
     let (told, log) = (watched.clone(), logger.clone());
     let ended = actix_rt::System::new().block_on(async move {
         let deaf = |e| format!("cannot listen to signals: {e}");

@@ -25,9 +25,10 @@ pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
 
 /// Whether browser tests shall run; panics if they shall but cannot.
+#[allow(clippy::print_stderr)]
 pub fn wanted() -> bool {
     if std::env::var_os("FTPULSE_TEST_SKIP_BROWSER").is_some_and(|value| !value.is_empty()) {
-        println!("not run: FTPULSE_TEST_SKIP_BROWSER is set");
+        eprintln!("not run: FTPULSE_TEST_SKIP_BROWSER is set");
         return false;
     }
     let path = std::env::var("PATH").unwrap_or_default();

@@ -16,7 +16,7 @@ const INCIDENTS_MS = 2000;
 
 const rates = new Rates();
 /** The last answer, when it came (ms), and why there is none now. */
-const state = { status: null, came: 0, lost: null, door: false, said: "" };
+const state = { status: null, came: 0, lost: null, door: false, said: "", version: null };
 /** Which incidents are on the page, and when they were asked for. */
 const seen = { version: null, asked: -Infinity, first: true };
 
@@ -69,6 +69,10 @@ function notices() {
     list.push(["lost", "bad", condition()[1], `${lost.why} ${since}It is asked again each second.`]);
   }
   if (!status) return list;
+  if (status.version !== state.version) {
+    const words = `The service is ${status.version} now, this page came with ${state.version}. Load it again.`;
+    list.push(["version", "watch", "Updated", words]);
+  }
   if (status.draining) {
     list.push(["draining", "watch", "Draining", "What is in work is finished, nothing new is begun."]);
   }
@@ -171,6 +175,7 @@ function takeStatus(status) {
     announce("The service was started anew.");
   }
   if (state.lost && state.status) announce("Connected again.");
+  state.version ??= status.version;
   const now = performance.now();
   rates.take(status.routes, now);
   Object.assign(state, { status, came: now, lost: null, door: false });

@@ -13,7 +13,7 @@ use crate::core::assist::Items;
 const STEP: i32 = 1_000;
 
 impl Store {
-    /// As [`Store::open`], with the steps counted there for as long as it is open.
+    /// As [`Store::open`], with the steps counted there until [`Store::count_no_longer`].
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -26,6 +26,15 @@ impl Store {
             Err(Bad::Unreadable(why)) => Self::begin_anew(path, why),
             Err(bad) => Err(OpenError::new(path, bad)),
         }
+    }
+
+    /// Nothing of it is counted any more: what its writer does says nothing of a start.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn count_no_longer(&mut self) -> Result<(), rusqlite::Error> {
+        let none = None::<fn() -> bool>;
+        self.connection.progress_handler(0, none)
     }
 }
 
@@ -48,7 +57,7 @@ mod tests {
     use crate::spool::journal::{Change, Key};
 
     #[test]
-    fn a_long_read_and_a_long_check_are_seen_to_get_on() {
+    fn a_long_check_and_a_long_read_are_seen_to_get_on_and_nothing_after_them() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.db");
         let mut store = Store::open(&path).unwrap().store;
@@ -64,11 +73,19 @@ mod tests {
         assert!(store.close());
 
         let counted = Items::default();
-        let store = Store::open_counting(&path, &counted).unwrap().store;
+        let mut store = Store::open_counting(&path, &counted).unwrap().store;
         let checked = counted.so_far();
         assert!(checked > 10, "{checked} steps of the check");
         assert_eq!(store.kept().unwrap().len(), 20_000);
         let read = counted.so_far() - checked;
         assert!(read > 100, "{read} steps of the read");
+
+        store.count_no_longer().unwrap();
+        store.apply(changes.iter()).unwrap();
+        assert_eq!(
+            counted.so_far(),
+            checked + read,
+            "the writer is not counted"
+        );
     }
 }
