@@ -247,7 +247,7 @@ mod tests {
             .about("about")
             .after_help("Example:\n  ftpulse run\n  .ftpulse -q")
             .subcommand(sub("run"))
-            .subcommand(sub("secret").hide(true))
+            .subcommand(sub("concealed").hide(true))
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         files.extend(shells.map(|s| completion(s, public(&cli())).unwrap().remove(0)));
         for (name, content) in files {
             let text = String::from_utf8(content).unwrap();
-            assert!(!text.contains("secret"), "{name}: {text}");
+            assert!(!text.contains("concealed"), "{name}: {text}");
             assert!(text.contains("run"), "{name}: {text}");
         }
     }
