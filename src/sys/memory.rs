@@ -18,8 +18,9 @@ pub fn shed() {
     for range in clean_files(&maps) {
         let at = range.start as *mut libc::c_void;
         // SAFETY: the range is a mapping of a file that cannot be written to and of which no page is
-        // anonymous, as the kernel has just told: all its pages are the file's, and a page that is let
-        // go is read from the file again. Nothing unmaps it meanwhile: code is never unloaded here.
+        // anonymous, neither in memory nor in swap, as the kernel has just told: all its pages are the
+        // file's, and a page that is let go is read from the file again. Nothing unmaps it meanwhile:
+        // code is never unloaded here.
         unsafe {
             libc::madvise(at, range.len(), libc::MADV_DONTNEED);
         }
@@ -27,10 +28,12 @@ pub fn shed() {
 }
 
 /// The mappings (proc_pid_smaps(5)) that hold nothing but the content of a file: not writable, and
-/// without an anonymous page (relocated data is read-only in the end, but has some).
+/// without an anonymous page (relocated data is read-only in the end, but has some). One that was
+/// swapped out counts as `Swap`, no longer as `Anonymous`; where the kernel does not tell both, the
+/// mapping stays.
 fn clean_files(maps: &str) -> Vec<Range<usize>> {
     let mut clean = Vec::new();
-    let mut candidate = None;
+    let (mut candidate, mut none_in_memory) = (None, false);
     for line in maps.lines() {
         let mut fields = line.split_ascii_whitespace();
         let first = fields.next().unwrap_or_default();
@@ -40,7 +43,10 @@ fn clean_files(maps: &str) -> Vec<Range<usize>> {
                 .is_some_and(|p| p.starts_with("r-") && p.ends_with('p'));
             let of_a_file = fields.nth(3).is_some_and(|path| path.starts_with('/'));
             candidate = (read_only && of_a_file).then_some(range);
-        } else if first == "Anonymous:" && fields.next() == Some("0") {
+            none_in_memory = false;
+        } else if first == "Anonymous:" {
+            none_in_memory = fields.next() == Some("0");
+        } else if first == "Swap:" && fields.next() == Some("0") && none_in_memory {
             clean.extend(candidate.take());
         }
     }
@@ -84,23 +90,35 @@ mod tests {
     }
 
     #[test]
-    fn relocated_data_and_what_can_be_written_stays() {
+    fn relocated_data_even_in_swap_and_what_can_be_written_stays() {
         let maps = "\
 1000-2000 r--p 00000000 fe:00 1  /bin/x
 Anonymous:             0 kB
+Swap:                  0 kB
 2000-3000 r-xp 00001000 fe:00 1  /bin/x with space
 Rss:                   8 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd ex mr mw me
 3000-4000 r--p 00002000 fe:00 1  /bin/x
 Anonymous:             4 kB
+Swap:                  0 kB
 4000-5000 rw-p 00003000 fe:00 1  /bin/x
 Anonymous:             0 kB
+Swap:                  0 kB
 5000-6000 r--s 00003000 fe:00 1  /bin/shared
 Anonymous:             0 kB
+Swap:                  0 kB
 6000-7000 r-xp 00000000 00:00 0  [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
 7000-8000 r--p 00000000 00:00 0
+Anonymous:             0 kB
+Swap:                  0 kB
+8000-9000 r--p 00004000 fe:00 1  /bin/swapped
+Anonymous:             0 kB
+Swap:                  4 kB
+9000-a000 r--p 00004000 fe:00 1  /bin/untold
 Anonymous:             0 kB
 ";
         assert_eq!(clean_files(maps), [0x1000..0x2000, 0x2000..0x3000]);
