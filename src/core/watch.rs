@@ -46,6 +46,8 @@ struct Life {
     software: Option<Kind>,
     /// When its end has to be over; in real time.
     end_by: Option<Mono>,
+    /// A second stop was asked for: no more time is given.
+    at_once: bool,
     killed: Option<Killed>,
 }
 
@@ -166,6 +168,7 @@ impl Watch {
             pulse: None,
             software: None,
             end_by: None,
+            at_once: false,
             killed: None,
         }));
     }
@@ -179,7 +182,7 @@ impl Watch {
             return None;
         }
         if let Some(by) = &mut life.end_by {
-            if let Some(more) = said.extend {
+            if let Some(more) = said.extend.filter(|_| !life.at_once) {
                 *by = (*by).max(now + more.min(EXTENSION));
             }
             return None;
@@ -273,6 +276,7 @@ impl Watch {
             State::Over => None,
             State::Idle(_) => self.over(self.last),
             State::Life(life) => {
+                life.at_once = again;
                 life.end_by = match life.end_by {
                     Some(by) if again => Some(by.min(now + SECOND_STOP)),
                     _ => Some(now + self.terms.stop_bound),

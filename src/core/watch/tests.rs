@@ -364,6 +364,14 @@ fn a_stop_is_bounded_and_a_second_one_is_short() {
     bench.to(ms(60_000));
     assert_eq!(bench.killed(), Some((ms(20_000), RestartReason::Exit)));
 
+    // Whoever asks twice has the last word, whatever the program says.
+    let mut bench = Bench::with(TERMS, READY);
+    bench.on(Event::StopRequested);
+    bench.on(Event::StopRequested);
+    bench.says(Said { extend, ..SILENT });
+    bench.to(ms(60_000));
+    assert_eq!(bench.killed(), Some((ms(1000), RestartReason::Exit)));
+
     let mut bench = Bench::new(TERMS);
     bench.on(Event::StopRequested);
     assert_eq!(bench.on(Event::Exited(Exit::Code(0))), Some(Action::End(0)));
