@@ -215,12 +215,28 @@ impl Child {
                 Err(ready.exec())
             });
         }
-        let child = command.spawn()?;
+        Self::hold(command.spawn()?, |pid| pidfd_open(pid, PidfdFlags::empty()))
+    }
+
+    /// Takes a started process into the guard's hands. One that cannot be held must not run: the
+    /// next start would be a second copy beside it.
+    fn hold(
+        mut child: std::process::Child,
+        open: impl FnOnce(Pid) -> rustix::io::Result<OwnedFd>,
+    ) -> io::Result<Self> {
         let number = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let pid = number.ok_or(Errno::SRCH)?;
         // Its number is its own until we have reaped it.
-        let fd = pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Self { pid, fd })
+        match open(pid) {
+            Ok(fd) => Ok(Self { pid, fd }),
+            Err(error) => {
+                // It has just begun, in a group of its own: nothing of it is worth an orderly end.
+                Group(pid).kill();
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(error.into())
+            }
+        }
     }
 
     /// A process that somebody else has started, such as the one named by `MAINPID=`.
@@ -397,7 +413,7 @@ mod tests {
         assert_eq!(child.ended(), Some(Exit::Unknown));
         let child = Child::start(&sh("kill -SEGV $$")).unwrap();
         assert_eq!(end_of(&child), Exit::Signal(11));
-        let child = Child::start(&sh("sleep 600")).unwrap();
+        let child = Child::start(&sh("exec sleep 600")).unwrap();
         child.signal(libc::SIGUSR1);
         assert_eq!(end_of(&child), Exit::Signal(10));
     }
@@ -420,7 +436,7 @@ mod tests {
         assert!(descends(own, own));
         assert!(!descends(own, u32::MAX));
         assert!(!descends(u32::MAX, own));
-        let child = Child::start(&sh("sleep 600")).unwrap();
+        let child = Child::start(&sh("exec sleep 600")).unwrap();
         assert!(descends(child.pid(), own) && !descends(own, child.pid()));
         child.signal(libc::SIGKILL);
         assert_eq!(end_of(&child), Exit::Signal(9));
@@ -436,6 +452,17 @@ mod tests {
         .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(Child::adopt(u32::MAX).is_err() && Child::adopt(0).is_err());
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_held_does_not_run_on() {
+        let mut command = Command::new("sleep");
+        let child = command.arg("600").process_group(0).spawn().unwrap();
+        let pid = child.id();
+        assert_eq!(state(pid).is_some(), true);
+        let error = Child::hold(child, |_| Err(Errno::MFILE)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        assert_eq!(state(pid), None, "killed and reaped");
     }
 
     #[test]
