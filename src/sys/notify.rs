@@ -31,7 +31,20 @@ pub struct Letter {
     pub cut: bool,
     /// Descriptors that came along; closed with this letter. Until then whoever sent them waits
     /// (`BARRIER=1`), so that it can still be asked who it is.
-    _along: Vec<OwnedFd>,
+    along: Vec<OwnedFd>,
+}
+
+impl Drop for Letter {
+    fn drop(&mut self) {
+        let along = std::mem::take(&mut self.along);
+        if along.is_empty() {
+            return;
+        }
+        // Anybody may send them, and their end may wait for somebody: for a peer (SO_LINGER), for a
+        // file system. Where no thread can be had they are closed here.
+        let closer = std::thread::Builder::new().name("close".to_owned());
+        let _ = closer.spawn(move || drop(along));
+    }
 }
 
 impl Inbox {
@@ -86,7 +99,7 @@ impl Inbox {
             sender,
             length: length.min(buffer.len()),
             cut: header.msg_flags & libc::MSG_TRUNC != 0 || length > buffer.len(),
-            _along: along,
+            along,
         }))
     }
 }
@@ -133,10 +146,11 @@ impl AsFd for Inbox {
 mod tests {
     use super::*;
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg_addr};
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::mem::MaybeUninit;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
+    use std::time::Duration;
 
     #[test]
     fn a_message_comes_with_its_sender_and_is_cut_where_it_is_too_long() {
@@ -161,25 +175,51 @@ mod tests {
         assert_eq!(next(), (Vec::new(), false));
     }
 
+    fn send_along(name: &str, fds: [BorrowedFd<'_>; 2]) {
+        let outbox = UnixDatagram::unbound().unwrap();
+        let to = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        assert!(along.push(SendAncillaryMessage::ScmRights(&fds)));
+        let text = [io::IoSlice::new(b"BARRIER=1")];
+        sendmsg_addr(&outbox, &to, &text, &mut along, SendFlags::empty()).unwrap();
+    }
+
+    #[test]
+    fn a_descriptor_whose_end_waits_for_somebody_holds_nobody() {
+        const LINGER: Duration = Duration::from_secs(30);
+        let name = format!("ftpulse-test-{}-linger", std::process::id());
+        let inbox = Inbox::open(&name).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_deaf, _) = listener.accept().unwrap();
+        socket2::SockRef::from(&client)
+            .set_linger(Some(LINGER))
+            .unwrap();
+        client.set_nonblocking(true).unwrap();
+        while client.write(&[0; 1 << 16]).is_ok() {}
+        send_along(&name, [client.as_fd(), client.as_fd()]);
+        drop(client);
+        let letter = inbox.receive(&mut [0; 64]).unwrap().unwrap();
+        let before = crate::clock::mono();
+        drop(letter);
+        let took = crate::clock::mono() - before;
+        assert!(took < LINGER / 2, "{took:?}");
+    }
+
     #[test]
     fn descriptors_that_come_along_are_closed() {
         let name = format!("ftpulse-test-{}-rights", std::process::id());
         let inbox = Inbox::open(&name).unwrap();
-        let outbox = UnixDatagram::unbound().unwrap();
-        let to = SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap();
         let (mut reader, writer) = std::io::pipe().unwrap();
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-        let mut along = SendAncillaryBuffer::new(&mut space);
-        let fds = [writer.as_fd(), writer.as_fd()];
-        assert!(along.push(SendAncillaryMessage::ScmRights(&fds)));
-        let text = [io::IoSlice::new(b"BARRIER=1")];
-        sendmsg_addr(&outbox, &to, &text, &mut along, SendFlags::empty()).unwrap();
+        send_along(&name, [writer.as_fd(), writer.as_fd()]);
         drop(writer);
         let letter = inbox.receive(&mut [0; 64]).unwrap().unwrap();
         assert_eq!(letter.length, 9);
         rustix::io::ioctl_fionbio(&reader, true).unwrap();
         assert!(reader.read(&mut [0]).is_err(), "it is not dealt with yet");
         drop(letter);
+        rustix::io::ioctl_fionbio(&reader, false).unwrap();
         // The end of the pipe: nobody holds its other end.
         assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     }
