@@ -256,7 +256,7 @@ fn strangers_are_ignored_and_counted() {
     let told = it.guard.logged("messages of strangers");
     assert_eq!(told.len(), 1, "once a minute");
     assert_eq!(told[0]["pid"], own);
-    assert!(!it.guard.logged("MAINPID is not believed").is_empty());
+    assert_eq!(it.guard.logged("MAINPID is not believed").len(), 1);
 }
 
 #[test]
@@ -650,5 +650,35 @@ fn run_under_its_own_watchdog_survives_kill_and_freeze_and_tells_it_on_metrics()
         "resident memory of the watchdog (this build): {:?} KiB",
         support::rss_of(service.pid())
     );
+    assert_eq!(service.terminate(), Some(0));
+}
+
+#[test]
+fn a_service_started_again_keeps_to_the_intervals_that_its_watchdog_judges_by() {
+    let folder = temp_dir();
+    let file = folder.path().join("ftpulse.toml");
+    let write = |pulse: &str, software: &str| {
+        let text =
+            format!("[watchdog]\npulse_interval = '{pulse}'\nsoftware_interval = '{software}'\n");
+        fs::write(&file, text).unwrap();
+    };
+    write("500ms", "1s");
+    let mut service = Settings::new()
+        .route_to("main", "ftp://user@127.0.0.1:1/in", "x")
+        .command(&["run", "--watchdog", "--config", file.to_str().unwrap()])
+        .launch();
+    service.wait_log("program ready", |line| line["life"] == 1);
+    // Read by the next life of the service, not by the watchdog.
+    write("30s", "60s");
+    let children = service.process.descendants();
+    send(children[0], Signal::KILL);
+    service.wait_log("program ready", |line| line["life"] == 2);
+    for told in service.logged("a watchdog is told") {
+        assert_eq!(
+            (&told["pulse_seconds"], &told["software_seconds"]),
+            (&0.5.into(), &1.0.into())
+        );
+    }
+    assert_eq!(service.logged("a watchdog is told").len(), 2);
     assert_eq!(service.terminate(), Some(0));
 }

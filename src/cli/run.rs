@@ -120,10 +120,10 @@ fn begin_telling(config: &Config, logger: &slog::Logger) -> Watched {
         None
     });
     let set = config.watchdog;
-    let terms = |demanded| {
-        let (pulse, software) = (set.pulse_interval, set.software_interval);
-        Terms::new(pulse, software, demanded, config.timers.compute)
-    };
+    // The guard judges by the settings of its own start.
+    let told = watcher.as_ref().and_then(Watcher::intervals);
+    let (pulse, software) = told.unwrap_or((set.pulse_interval, set.software_interval));
+    let terms = |demanded| Terms::new(pulse, software, demanded, config.timers.compute);
     Watched::by(watcher, terms, logger)
 }
 

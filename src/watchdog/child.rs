@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::io;
 use std::time::Duration;
 
+use super::service::{INTERVALS, socket::told};
 use super::upwards::VARIABLES;
 use crate::core::Mono;
-use crate::core::watch::Exit;
+use crate::core::watch::{Exit, Terms};
 use crate::sys::process::{Child, Group, Launch, descends};
 
 /// How long a start waits for what the life before left in its groups. What stands there longer is
@@ -24,24 +25,26 @@ pub struct Program {
     pub path: OsString,
     /// Its arguments, its own name (the first) included.
     pub argv: Vec<OsString>,
-    /// It is this service, which reads the intervals of its beats from the same settings.
+    /// It is this service, which sends both kinds of beat.
     pub own: bool,
 }
 
 impl Program {
-    /// How it is started when its messages come to `socket`; `silence`: after how long without a
-    /// beat it is killed (`WATCHDOG_USEC`).
-    fn launch(&self, socket: &str, silence: Duration) -> Launch {
+    /// How it is started when its messages come to `socket`: it is told how it is judged.
+    fn launch(&self, socket: &str, terms: &Terms) -> Launch {
         let inherited = std::env::vars_os();
         let kept = inherited.filter(|(name, _)| !VARIABLES.iter().any(|own| name == own));
         let mut env: Vec<(OsString, OsString)> = kept.collect();
         env.push(("NOTIFY_SOCKET".into(), socket.into()));
-        if !self.own {
-            env.push((
-                "WATCHDOG_USEC".into(),
-                silence.as_micros().to_string().into(),
-            ));
-        }
+        env.push(if self.own {
+            // A file that was edited meanwhile is read by its next life, not by this process.
+            let value = told(terms.pulse_interval, terms.software_interval);
+            (INTERVALS.into(), value)
+        } else {
+            let silence = terms.interval.saturating_mul(terms.misses + 1);
+            let value = silence.as_micros().to_string();
+            ("WATCHDOG_USEC".into(), value.into())
+        });
         Launch {
             program: self.path.clone(),
             argv: self.argv.clone(),
@@ -69,8 +72,8 @@ impl Processes {
     ///
     /// # Errors
     /// What fork(2) and execve(2) say.
-    pub fn start(&mut self, program: &Program, socket: &str, silence: Duration) -> io::Result<u32> {
-        let child = Child::start(&program.launch(socket, silence))?;
+    pub fn start(&mut self, program: &Program, socket: &str, terms: &Terms) -> io::Result<u32> {
+        let child = Child::start(&program.launch(socket, terms))?;
         let pid = child.pid();
         self.groups = child.group().into_iter().collect();
         self.main = Some(child);

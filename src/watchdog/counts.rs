@@ -17,8 +17,10 @@ use crate::core::names::RestartReason;
 /// The file of the service's own watchdog in `state.dir`.
 pub const FILE: &str = "watchdog.json";
 
-/// How long a restart waits for the file. A disk that takes longer is not waited for.
+/// How long a start or a restart waits for the file. A disk that takes longer is not waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+const SLOW: &str = "the disk does not answer";
 
 /// The counts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,12 +99,31 @@ impl Book {
         &self.path
     }
 
+    /// Reads them; those of a file that comes late or not at all are not waited for.
+    ///
+    /// # Errors
+    /// Why not, in words; also where the disk takes longer than a second.
+    pub fn read(&self) -> Result<Counts, String> {
+        let (told, answer) = channel();
+        let path = self.path.clone();
+        let read = move || {
+            // Nobody may be waiting any more.
+            let _ = told.send(Counts::read(&path));
+        };
+        let helper = std::thread::Builder::new().name("counts".to_owned());
+        helper.spawn(read).map_err(|error| error.to_string())?;
+        match answer.recv_timeout(PATIENCE) {
+            Ok(counts) => counts,
+            Err(RecvTimeoutError::Disconnected) => Err("its thread has ended".to_owned()),
+            Err(RecvTimeoutError::Timeout) => Err(SLOW.to_owned()),
+        }
+    }
+
     /// Writes them: all of it or nothing (a temporary file, synced, renamed).
     ///
     /// # Errors
     /// Why not, in words; also where the disk takes longer than a second.
     pub fn write(&mut self, counts: &Counts) -> Result<(), String> {
-        const SLOW: &str = "the disk does not answer";
         if let Some(before) = self.writing.take()
             && matches!(before.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty))
         {
@@ -155,6 +176,18 @@ mod tests {
         assert_eq!(read.of(RestartReason::Exit), 0);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_file_that_never_answers_holds_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = Book::new(folder.path().join(FILE));
+        // Whoever opens a FIFO to read waits until somebody opens it to write.
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, book.path(), kind, mode, 0).unwrap();
+        assert_eq!(book.read(), Err(SLOW.to_owned()));
+        drop(File::options().write(true).open(book.path()).unwrap());
     }
 
     #[test]

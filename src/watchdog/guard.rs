@@ -30,7 +30,8 @@ use crate::sys::process::{Signals, adopt_orphans, reap_orphans, state};
 use crate::token;
 
 /// Messages that are read before the time is looked at: whoever floods the socket must not hold
-/// the guard.
+/// the guard. More than a queue holds (`net.unix.max_dgram_qlen`, 10 to 512): what was sent before
+/// the reading began is read then, and the silent can be told from those that were not heard yet.
 const BATCH: usize = 1024;
 
 /// A stop signal that follows another one so soon is the same one, sent twice (`timeout` sends it to
@@ -70,6 +71,7 @@ pub fn run(setup: Setup, signals: &Signals, log: &Logger) -> io::Result<u8> {
         life: Life::default(),
         last: None,
         strangers: Reminder::default(),
+        claims: Reminder::default(),
         garbage: Reminder::default(),
         stop: None,
     };
@@ -88,6 +90,8 @@ struct Guard<'a> {
     /// The end of the last life, until the next one begins.
     last: Option<End>,
     strangers: Reminder,
+    /// Of a main process, not believed.
+    claims: Reminder,
     garbage: Reminder,
     /// When the last stop signal came.
     stop: Option<Mono>,
@@ -110,7 +114,7 @@ impl Guard<'_> {
             let now = clock::mono();
             // In this order: what was sent before an end counts for that life, and a stop that
             // came with it is known when the end is judged.
-            let all_read = self.read_messages(inbox, now);
+            self.read_messages(inbox, now);
             if let Some(code) = self.read_signals(signals, inbox, now) {
                 return Ok(code);
             }
@@ -122,7 +126,7 @@ impl Guard<'_> {
             self.up.turn(now);
             waits_for_left_overs = self.processes.left_overs(now);
             let idle = self.processes.main().is_none();
-            if !all_read || idle && waits_for_left_overs.is_some() {
+            if idle && waits_for_left_overs.is_some() {
                 continue;
             }
             waits_for_left_overs = None;
@@ -154,8 +158,8 @@ impl Guard<'_> {
         }
     }
 
-    /// Reads what was sent; whether that is all.
-    fn read_messages(&mut self, inbox: &Inbox, now: Mono) -> bool {
+    /// Reads what was sent before this moment.
+    fn read_messages(&mut self, inbox: &Inbox, now: Mono) {
         let mut buffer = [0; LONGEST];
         for _ in 0..BATCH {
             match inbox.receive(&mut buffer) {
@@ -168,10 +172,9 @@ impl Guard<'_> {
                     self.act(answer, inbox, now);
                 }
                 // An error of one message (ENOMEM) is that message's; time goes on.
-                Ok(None) | Err(_) => return true,
+                Ok(None) | Err(_) => return,
             }
         }
-        false
     }
 
     fn heard(
@@ -186,8 +189,14 @@ impl Guard<'_> {
                 Ok(false) => {}
                 Ok(true) => info!(self.log, "another main process"; "pid" => pid,
                     "next" => "it is watched in the place of the one that was started"),
-                Err(why) => warn!(self.log, "MAINPID is not believed"; "pid" => pid,
-                    "error" => why, "next" => "the watched process stays the same"),
+                Err(why) => {
+                    if let Some(count) = self.claims.one_more(now) {
+                        warn!(self.log, "MAINPID is not believed"; "pid" => pid,
+                            "error" => why, "count" => count,
+                            "next" => "the watched process stays the same; told again in a minute \
+                                at most");
+                    }
+                }
             }
         }
         if !self.processes.own(sender) {
@@ -299,10 +308,8 @@ impl Guard<'_> {
     fn start(&mut self, inbox: &Inbox) -> Option<u8> {
         // What dead processes sent is thrown away.
         while let Ok(Some(_)) = inbox.receive(&mut []) {}
-        let terms = &self.setup.terms;
-        let silence = terms.interval.saturating_mul(terms.misses + 1);
-        let socket = inbox.address();
-        let started = self.processes.start(&self.setup.program, socket, silence);
+        let Setup { program, terms, .. } = &self.setup;
+        let started = self.processes.start(program, inbox.address(), terms);
         let now = clock::mono();
         self.life = Life {
             began: now,
@@ -387,7 +394,7 @@ impl Guard<'_> {
 
     fn read_counts(&mut self) {
         let Some(book) = &self.setup.book else { return };
-        match Counts::read(book.path()) {
+        match book.read() {
             Ok(counts) => self.counts = counts,
             Err(error) => warn!(self.log, "restart counts cannot be read";
                 "path" => book.path().display().to_string(), "error" => error,

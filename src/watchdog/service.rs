@@ -8,7 +8,7 @@
 //! spool that is not there is told by `/readyz` and by STATUS, since a restart would not mend it.
 
 mod pulse;
-mod socket;
+pub(super) mod socket;
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use slog::{Logger, info, warn};
 
 use self::pulse::Pulse;
-pub use self::socket::Watcher;
+pub use self::socket::{INTERVALS, Watcher};
 use crate::clock;
 use crate::core::assist::{Counters, Terms};
 use crate::sys::thread::Watch;

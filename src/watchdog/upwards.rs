@@ -6,11 +6,11 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::message::Message;
-use super::service::Watcher;
+use super::service::{INTERVALS, Watcher};
 use crate::core::Mono;
 
 /// The variables of the protocol; a program gets its own.
-pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+pub const VARIABLES: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", INTERVALS];
 
 /// More than that is stale; the oldest goes first.
 const OWED: usize = 16;

@@ -9,12 +9,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// The variable in which the service's own guard tells at which intervals it judges pulses and
+/// software beats, in microseconds with a colon between. The service must keep to these whatever
+/// its settings say: they are read anew at each of its starts, the guard's only once.
+pub const INTERVALS: &str = "X_FTPULSE_INTERVALS";
+
 /// The way to the watcher, and what it demands.
 #[derive(Debug)]
 pub struct Watcher {
     socket: UnixDatagram,
     address: SocketAddr,
     within: Option<Duration>,
+    intervals: Option<(Duration, Duration)>,
 }
 
 impl Watcher {
@@ -57,12 +63,20 @@ impl Watcher {
             socket,
             address,
             within: demanded.map(Duration::from_micros),
+            intervals: get(INTERVALS)
+                .filter(|_| ours)
+                .and_then(|text| intervals(&text)),
         }))
     }
 
     /// Within which time it wants a software beat, if it says so.
     pub fn within(&self) -> Option<Duration> {
         self.within
+    }
+
+    /// The pulse's and the software beat's interval, if it is a guard that told its own.
+    pub fn intervals(&self) -> Option<(Duration, Duration)> {
+        self.intervals
     }
 
     /// Sends it, or fails at once.
@@ -74,6 +88,20 @@ impl Watcher {
             .send_to_addr(assignments.as_bytes(), &self.address)
             .map(drop)
     }
+}
+
+/// The value of [`INTERVALS`] for these.
+pub(in crate::watchdog) fn told(pulse: Duration, software: Duration) -> OsString {
+    format!("{}:{}", pulse.as_micros(), software.as_micros()).into()
+}
+
+fn intervals(text: &OsStr) -> Option<(Duration, Duration)> {
+    let (pulse, software) = text.to_str()?.split_once(':')?;
+    let micros = |text: &str| text.parse().ok().filter(|usec| *usec > 0);
+    Some((
+        Duration::from_micros(micros(pulse)?),
+        Duration::from_micros(micros(software)?),
+    ))
 }
 
 fn address(name: &OsStr) -> Result<SocketAddr, String> {
@@ -123,6 +151,26 @@ mod tests {
         }
         for nothing in ["0", "", "-1", "soon"] {
             assert_eq!(within(&[("WATCHDOG_USEC", nothing)]), None);
+        }
+    }
+
+    #[test]
+    fn a_guards_own_intervals_are_read_as_they_are_told_and_only_if_ours() {
+        let told = told(Duration::from_millis(1500), Duration::from_secs(7));
+        let told = told.to_str().unwrap();
+        let read = |text: &str, pid: &str| {
+            let vars = [
+                ("NOTIFY_SOCKET", "/run/x"),
+                (INTERVALS, text),
+                ("WATCHDOG_PID", pid),
+            ];
+            watcher(&vars).unwrap().unwrap().intervals()
+        };
+        let both = (Duration::from_millis(1500), Duration::from_secs(7));
+        assert_eq!(read(told, "42"), Some(both));
+        assert_eq!(read(told, "43"), None);
+        for nothing in ["", "1", "0:5", "5:0", "a:b", "1:2:3"] {
+            assert_eq!(read(nothing, "42"), None, "{nothing}");
         }
     }
 
