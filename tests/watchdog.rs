@@ -17,6 +17,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use ftpulse::clock;
@@ -681,4 +682,40 @@ fn a_service_started_again_keeps_to_the_intervals_that_its_watchdog_judges_by() 
     }
     assert_eq!(service.logged("a watchdog is told").len(), 2);
     assert_eq!(service.terminate(), Some(0));
+}
+
+/// Ends the flood, also where the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn a_flood_of_strangers_holds_neither_a_restart_nor_a_stop() {
+    let program = "stamp('socket ' + os.environ['NOTIFY_SOCKET'][1:])\nbeat(1)\n\
+        while LIFE == 1 and 'go' not in open(EVENTS).read(): beat(0.1)\n\
+        if LIFE > 1: forever()\nstamp('event')\nos._exit(3)";
+    let mut it = Guarded::start(program, same);
+    let name = it.wait_event("socket", 1).what.split_off("socket ".len());
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let to = SocketAddr::from_abstract_name(&name).unwrap();
+                let stranger = UnixDatagram::unbound().unwrap();
+                // Refused is a guard that is gone.
+                while !end.load(Relaxed) && stranger.send_to_addr(b"x", &to).is_ok() {}
+            });
+        }
+        let _ends = Ends(&end);
+        it.guard.wait_log("messages of strangers", |_| true);
+        it.say("go");
+        let restart = it.restart("exit 3 in a flood of strangers");
+        assert_eq!(restart.reason, "exit");
+        it.guard.signal(Signal::TERM);
+        assert_eq!(it.guard.wait_exit(PATIENCE).code(), Some(143));
+    });
 }

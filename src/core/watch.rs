@@ -106,6 +106,11 @@ impl Watch {
         matches!(&self.state, State::Life(life) if life.ready)
     }
 
+    /// Whether its silence counts: it runs, and nobody ends it.
+    pub fn judges(&self) -> bool {
+        matches!(&self.state, State::Life(life) if life.is_judged())
+    }
+
     /// Whether the program was killed and has not ended yet.
     pub fn killed(&self) -> bool {
         matches!(&self.state, State::Life(life) if life.killed.is_some())

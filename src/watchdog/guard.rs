@@ -30,9 +30,12 @@ use crate::sys::process::{Signals, adopt_orphans, reap_orphans, state};
 use crate::token;
 
 /// Messages that are read before the time is looked at: whoever floods the socket must not hold
-/// the guard. More than a queue holds (`net.unix.max_dgram_qlen`, 10 to 512): what was sent before
-/// the reading began is read then, and the silent can be told from those that were not heard yet.
+/// the guard. More than a queue holds (`net.unix.max_dgram_qlen`, 10 to 512).
 const BATCH: usize = 1024;
+
+/// In a flood most beats find no room in the queue: silence is judged only after that long without
+/// a word of the program, in which a healthy one gets some through.
+const FLOODED: Duration = Duration::from_secs(30);
 
 /// A stop signal that follows another one so soon is the same one, sent twice (`timeout` sends it to
 /// the process and to its group): it must not cut the drain short.
@@ -106,6 +109,13 @@ struct Life {
     stopping: bool,
 }
 
+impl Life {
+    /// When the program was heard last, or began.
+    fn last_word(&self) -> Mono {
+        self.heard.unwrap_or(self.began)
+    }
+}
+
 impl Guard<'_> {
     fn watch_on(&mut self, inbox: &Inbox, signals: &Signals) -> io::Result<u8> {
         let mut waits_for_left_overs = None;
@@ -114,7 +124,7 @@ impl Guard<'_> {
             let now = clock::mono();
             // In this order: what was sent before an end counts for that life, and a stop that
             // came with it is known when the end is judged.
-            self.read_messages(inbox, now);
+            let all_read = self.read_messages(inbox, now);
             if let Some(code) = self.read_signals(signals, inbox, now) {
                 return Ok(code);
             }
@@ -126,7 +136,8 @@ impl Guard<'_> {
             self.up.turn(now);
             waits_for_left_overs = self.processes.left_overs(now);
             let idle = self.processes.main().is_none();
-            if idle && waits_for_left_overs.is_some() {
+            let drowned = !all_read && self.watch.judges() && now < self.life.last_word() + FLOODED;
+            if drowned || idle && waits_for_left_overs.is_some() {
                 continue;
             }
             waits_for_left_overs = None;
@@ -158,8 +169,8 @@ impl Guard<'_> {
         }
     }
 
-    /// Reads what was sent before this moment.
-    fn read_messages(&mut self, inbox: &Inbox, now: Mono) {
+    /// Reads what was sent; whether that is all.
+    fn read_messages(&mut self, inbox: &Inbox, now: Mono) -> bool {
         let mut buffer = [0; LONGEST];
         for _ in 0..BATCH {
             match inbox.receive(&mut buffer) {
@@ -172,9 +183,10 @@ impl Guard<'_> {
                     self.act(answer, inbox, now);
                 }
                 // An error of one message (ENOMEM) is that message's; time goes on.
-                Ok(None) | Err(_) => return,
+                Ok(None) | Err(_) => return true,
             }
         }
+        false
     }
 
     fn heard(
@@ -359,7 +371,7 @@ impl Guard<'_> {
     }
 
     fn kill(&mut self, reason: RestartReason, now: Mono) {
-        let heard = self.life.heard.unwrap_or(self.life.began);
+        let heard = self.life.last_word();
         warn!(self.log, "program killed"; "reason" => reason.as_str(),
         "why" => why(reason), "silent" => %Span(now.saturating_sub(heard)),
         "life" => self.watch.lives(), "next" => match self.life.stopping {

@@ -364,6 +364,11 @@ fn a_stop_is_bounded_and_a_second_one_is_short() {
     bench.to(ms(60_000));
     assert_eq!(bench.killed(), Some((ms(20_000), RestartReason::Exit)));
 
+    let mut bench = Bench::with(TERMS, READY);
+    assert!(bench.watch.judges());
+    bench.on(Event::StopRequested);
+    assert!(!bench.watch.judges());
+
     // Whoever asks twice has the last word, whatever the program says.
     let mut bench = Bench::with(TERMS, READY);
     bench.on(Event::StopRequested);
