@@ -2,14 +2,17 @@
 //! Labels are closed sets: each counter and histogram stands at 0 from the start; a timestamp is
 //! absent until it is known. No file name ever becomes a label. Nothing here decides or logs.
 
+mod make;
+
 use std::sync::Arc;
 
-use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder,
+    GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry,
+    TextEncoder,
 };
+
+use self::make::{counters, gauge, gauges, histograms, info, keep, kept, timestamps};
 
 use crate::core::names::{
     AttemptResult, Beat, Cause, FileOutcome, Phase, ReleaseReason, RestartReason,
@@ -396,63 +399,4 @@ impl Set {
             registry,
         }
     }
-}
-
-fn info(registry: &Registry, version: &str, revision: &str) {
-    let build = kept(
-        registry,
-        IntGaugeVec::new(
-            Opts::new(
-                "ftpulse_build_info",
-                "Always 1; the labels tell the version and the source revision that runs.",
-            ),
-            &["version", "revision"],
-        ),
-    );
-    build.with_label_values(&[version, revision]).set(1);
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    kept(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    kept(registry, IntGauge::new(name, help))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str) -> IntGaugeVec {
-    kept(
-        registry,
-        IntGaugeVec::new(Opts::new(name, help), &["route"]),
-    )
-}
-
-fn timestamps(registry: &Registry, name: &str, help: &str) -> GaugeVec {
-    kept(registry, GaugeVec::new(Opts::new(name, help), &["route"]))
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    label: &str,
-    buckets: &[f64],
-) -> HistogramVec {
-    let opts = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-    kept(registry, HistogramVec::new(opts, &[label]))
-}
-
-/// Registers a metric and gives it back.
-#[allow(clippy::expect_used)]
-fn kept<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
-    let metric = made.expect("metric and label names are valid constants of this file");
-    keep(registry, metric.clone());
-    metric
-}
-
-#[allow(clippy::expect_used)]
-fn keep(registry: &Registry, collector: impl Collector + 'static) {
-    registry
-        .register(Box::new(collector))
-        .expect("each metric of this file is registered once");
 }

@@ -16,7 +16,8 @@ use super::{ConfigFile, EXIT_FAILED, EXIT_USAGE, Global, complain};
 use crate::config::{self, Config, Sources};
 use crate::core::watch::Terms;
 use crate::log;
-use crate::sys::process::{Signals, shed_memory};
+use crate::sys::memory;
+use crate::sys::process::Signals;
 use crate::watchdog::counts::{Book, FILE};
 use crate::watchdog::guard::{self, Program, Setup};
 
@@ -158,7 +159,7 @@ fn watch(
         book: Some(Book::new(config.state_dir.join(file))),
     };
     drop(config);
-    shed_memory();
+    memory::shed();
     let code = match guard::run(setup, &signals, &logger) {
         Ok(code) => code,
         Err(error) => {

@@ -6,6 +6,7 @@
 pub mod fence;
 pub mod file;
 pub mod lock;
+pub mod memory;
 pub mod notify;
 pub mod process;
 pub mod socket;

@@ -92,6 +92,8 @@ impl Inbox {
 }
 
 /// The sender's process id, and every descriptor that came along.
+// Lengths are of other types in other C libraries.
+#[allow(clippy::unnecessary_cast)]
 fn open_control(header: &libc::msghdr) -> (Option<u32>, Vec<OwnedFd>) {
     let (mut sender, mut along) = (None, Vec::new());
     // SAFETY: the header was filled in by recvmsg and its control area is still there; the CMSG

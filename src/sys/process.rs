@@ -363,15 +363,6 @@ fn parent(pid: u32) -> Option<u32> {
     fields.nth(1)?.parse().ok()
 }
 
-/// Gives memory back that the start needed and nothing needs any more.
-pub fn shed_memory() {
-    // SAFETY: malloc_trim takes no pointer and may be called at any time.
-    #[cfg(target_env = "gnu")]
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 /// The state letter of a process (proc_pid_stat(5)); none if it is gone.
 pub fn state(pid: u32) -> Option<char> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;

@@ -6,7 +6,6 @@
 //!
 //! As PID 1, or as the subreaper that it makes itself otherwise, it reaps every orphan.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -18,12 +17,14 @@ use super::child::Processes;
 pub use super::child::Program;
 use super::counts::{Book, Counts};
 use super::message::{self, LONGEST, Message};
+use super::tell::{End, Reminder, Span, why, why_it_ends};
 use super::upwards::Upwards;
 use crate::clock::{self, Mono};
 use crate::core::names::RestartReason;
 use crate::core::restart::LAST;
 use crate::core::watch::{Action, Event, Exit, Terms, Watch};
 use crate::log::escape;
+use crate::sys::memory;
 use crate::sys::notify::Inbox;
 use crate::sys::process::{Signals, adopt_orphans, reap_orphans, state};
 use crate::token;
@@ -31,8 +32,6 @@ use crate::token;
 /// Messages that are read before the time is looked at: whoever floods the socket must not hold
 /// the guard.
 const BATCH: usize = 1024;
-/// Strangers and unreadable messages are logged no more often.
-const REMIND: Duration = Duration::from_secs(60);
 
 /// A stop signal that follows another one so soon is the same one, sent twice (`timeout` sends it to
 /// the process and to its group): it must not cut the drain short.
@@ -101,59 +100,6 @@ struct Life {
     heard: Option<Mono>,
     killed: Option<Mono>,
     stopping: bool,
-}
-
-/// The end of a life.
-#[derive(Debug, Clone, Copy)]
-struct End {
-    exit: Exit,
-    reason: RestartReason,
-    /// When what led to it was seen: the end itself, or the verdict.
-    event: Mono,
-    paused: bool,
-}
-
-/// Something that may happen often and is told seldom.
-#[derive(Debug, Default)]
-struct Reminder {
-    told: Option<Mono>,
-    count: u64,
-}
-
-impl Reminder {
-    /// One more; how many since it was last told, if it is to be told now.
-    fn one_more(&mut self, now: Mono) -> Option<u64> {
-        self.count += 1;
-        if self.told.is_some_and(|told| now < told + REMIND) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
-}
-
-/// A time as a person reads it.
-struct Span(Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_millis();
-        if ms < 10_000 {
-            write!(f, "{ms}ms")
-        } else {
-            write!(f, "{:.1}s", self.0.as_secs_f64())
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.exit {
-            Exit::Code(code) => write!(f, "exit code {code}"),
-            Exit::Signal(number) => write!(f, "signal {number}"),
-            Exit::Unknown => f.write_str("nobody tells how"),
-        }
-    }
 }
 
 impl Guard<'_> {
@@ -326,6 +272,8 @@ impl Guard<'_> {
                     "after" => %Span(now.saturating_sub(self.life.began)),
                     "next" => "its beats are watched");
                 self.up.ready(now);
+                // From here on it only listens: what the start has touched may go.
+                memory::shed();
             }
             Action::Kill(reason) => self.kill(reason, now),
             Action::Restart { reason, at } => self.ended(reason, at, now),
@@ -456,29 +404,5 @@ impl Guard<'_> {
                 "path" => book.path().display().to_string(), "error" => error,
                 "next" => "they are kept in memory; the program is started all the same");
         }
-    }
-}
-
-fn why(reason: RestartReason) -> &'static str {
-    match reason {
-        RestartReason::Exit => "it did not end in time when it was asked to",
-        RestartReason::Beats => "its beats (WATCHDOG=1) did not come",
-        RestartReason::NoPulse => "its pulses (X_FTPULSE_PULSE=1) did not come: frozen or dead",
-        RestartReason::NoSoftwareBeat => {
-            "its software beats (WATCHDOG=1) did not come: the event loop is wedged"
-        }
-        RestartReason::NotReady => {
-            "it sent neither READY=1 nor WATCHDOG=1 to NOTIFY_SOCKET within watchdog.start_timeout"
-        }
-        RestartReason::Garbage => "what came in the place of its beats could not be read",
-    }
-}
-
-fn why_it_ends(code: u8, stopped: bool) -> &'static str {
-    match (code, stopped) {
-        (_, true) => "it was asked to",
-        (0, _) => "the program is done",
-        (2, _) => "its configuration or command is wrong: starting it again cannot help",
-        _ => "the program has ended",
     }
 }

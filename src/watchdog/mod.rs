@@ -6,4 +6,5 @@ pub mod counts;
 pub mod guard;
 mod message;
 pub mod service;
+mod tell;
 mod upwards;

@@ -93,7 +93,7 @@ impl Upwards {
         let extend = message.said.extend.filter(|_| moving);
         lines.extend(extend.map(|by| format!("EXTEND_TIMEOUT_USEC={}", by.as_micros())));
         if !lines.is_empty() {
-            self.tell(&lines.join("\n"));
+            self.tell(lines.join("\n"));
         }
     }
 

@@ -20,8 +20,9 @@ impl Source {
     /// A file given as text.
     pub fn new(path: &str, text: &str) -> Self {
         let code = blank(text);
-        // A test module may have a file of its own.
-        let product = if path.ends_with("/tests.rs") {
+        // A test module may have a file of its own, and files below it.
+        let test = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let product = if test {
             code.lines().map(|_| "\n").collect()
         } else {
             without_tests(&code)
