@@ -16,6 +16,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 
 const HTML: &str = "text/html; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+const PICTURE: &str = "image/svg+xml";
 
 /// A part of the page.
 struct Part {
@@ -24,62 +26,30 @@ struct Part {
     text: &'static str,
 }
 
+const fn part(path: &'static str, kind: &'static str, text: &'static str) -> Part {
+    Part { path, kind, text }
+}
+
 const PARTS: &[Part] = &[
-    Part {
-        path: "/",
-        kind: HTML,
-        text: include_str!("page/index.html"),
-    },
-    Part {
-        path: "/page/page.css",
-        kind: "text/css; charset=utf-8",
-        text: include_str!("page/page.css"),
-    },
-    Part {
-        path: "/page/icon.svg",
-        kind: "image/svg+xml",
-        text: include_str!("page/icon.svg"),
-    },
-    Part {
-        path: "/page/page.js",
-        kind: SCRIPT,
-        text: include_str!("page/page.js"),
-    },
-    Part {
-        path: "/page/ask.js",
-        kind: SCRIPT,
-        text: include_str!("page/ask.js"),
-    },
-    Part {
-        path: "/page/dom.js",
-        kind: SCRIPT,
-        text: include_str!("page/dom.js"),
-    },
-    Part {
-        path: "/page/words.js",
-        kind: SCRIPT,
-        text: include_str!("page/words.js"),
-    },
-    Part {
-        path: "/page/routes.js",
-        kind: SCRIPT,
-        text: include_str!("page/routes.js"),
-    },
-    Part {
-        path: "/page/slots.js",
-        kind: SCRIPT,
-        text: include_str!("page/slots.js"),
-    },
-    Part {
-        path: "/page/quarantine.js",
-        kind: SCRIPT,
-        text: include_str!("page/quarantine.js"),
-    },
-    Part {
-        path: "/page/incidents.js",
-        kind: SCRIPT,
-        text: include_str!("page/incidents.js"),
-    },
+    part("/", HTML, include_str!("page/index.html")),
+    part("/page/page.css", STYLE, include_str!("page/page.css")),
+    part("/page/icon.svg", PICTURE, include_str!("page/icon.svg")),
+    part("/page/page.js", SCRIPT, include_str!("page/page.js")),
+    part("/page/ask.js", SCRIPT, include_str!("page/ask.js")),
+    part("/page/dom.js", SCRIPT, include_str!("page/dom.js")),
+    part("/page/words.js", SCRIPT, include_str!("page/words.js")),
+    part("/page/routes.js", SCRIPT, include_str!("page/routes.js")),
+    part("/page/slots.js", SCRIPT, include_str!("page/slots.js")),
+    part(
+        "/page/quarantine.js",
+        SCRIPT,
+        include_str!("page/quarantine.js"),
+    ),
+    part(
+        "/page/incidents.js",
+        SCRIPT,
+        include_str!("page/incidents.js"),
+    ),
 ];
 
 /// Whether a path is one of the page's parts.
@@ -115,7 +85,7 @@ mod tests {
         for Part { path, kind, text } in PARTS {
             let begins = if *kind == SCRIPT {
                 "// "
-            } else if kind.starts_with("text/css") {
+            } else if *kind == STYLE {
                 "/* "
             } else {
                 "<!"
