@@ -33,8 +33,12 @@ use crate::token;
 /// the guard. More than a queue holds (`net.unix.max_dgram_qlen`, 10 to 512).
 const BATCH: usize = 1024;
 
-/// In a flood most beats find no room in the queue: silence is judged only after that long without
-/// a word of the program, in which a healthy one gets some through.
+/// So many messages of strangers at once are a flood: most beats find the queue full then.
+const FLOOD: u64 = 64;
+/// How long a flood is an excuse.
+const EXCUSE: Duration = Duration::from_secs(5);
+/// In a flood silence is judged only after that long without a word of the program, in which a
+/// healthy one gets some through.
 const FLOODED: Duration = Duration::from_secs(30);
 
 /// A stop signal that follows another one so soon is the same one, sent twice (`timeout` sends it to
@@ -75,6 +79,7 @@ pub fn run(setup: Setup, signals: &Signals, log: &Logger) -> io::Result<u8> {
         last: None,
         strangers: Reminder::default(),
         claims: Reminder::default(),
+        flood: None,
         garbage: Reminder::default(),
         stop: None,
     };
@@ -95,6 +100,8 @@ struct Guard<'a> {
     strangers: Reminder,
     /// Of a main process, not believed.
     claims: Reminder,
+    /// When strangers flooded the socket last.
+    flood: Option<Mono>,
     garbage: Reminder,
     /// When the last stop signal came.
     stop: Option<Mono>,
@@ -124,7 +131,11 @@ impl Guard<'_> {
             let now = clock::mono();
             // In this order: what was sent before an end counts for that life, and a stop that
             // came with it is known when the end is judged.
-            let all_read = self.read_messages(inbox, now);
+            let before = self.counts.strangers;
+            self.read_messages(inbox, now);
+            if self.counts.strangers - before >= FLOOD {
+                self.flood = Some(now);
+            }
             if let Some(code) = self.read_signals(signals, inbox, now) {
                 return Ok(code);
             }
@@ -136,8 +147,12 @@ impl Guard<'_> {
             self.up.turn(now);
             waits_for_left_overs = self.processes.left_overs(now);
             let idle = self.processes.main().is_none();
-            let drowned = !all_read && self.watch.judges() && now < self.life.last_word() + FLOODED;
-            if drowned || idle && waits_for_left_overs.is_some() {
+            if idle && waits_for_left_overs.is_some() {
+                continue;
+            }
+            if self.watch.judges() && self.is_drowned(now) {
+                // What is due stays so: looked at again a little later.
+                waits_for_left_overs = Some(now + EXCUSE / 50);
                 continue;
             }
             waits_for_left_overs = None;
@@ -169,8 +184,13 @@ impl Guard<'_> {
         }
     }
 
-    /// Reads what was sent; whether that is all.
-    fn read_messages(&mut self, inbox: &Inbox, now: Mono) -> bool {
+    fn is_drowned(&self, now: Mono) -> bool {
+        let flooded = self.flood.is_some_and(|at| now < at + EXCUSE);
+        flooded && now < self.life.last_word() + FLOODED
+    }
+
+    /// Reads what was sent.
+    fn read_messages(&mut self, inbox: &Inbox, now: Mono) {
         let mut buffer = [0; LONGEST];
         for _ in 0..BATCH {
             match inbox.receive(&mut buffer) {
@@ -183,10 +203,9 @@ impl Guard<'_> {
                     self.act(answer, inbox, now);
                 }
                 // An error of one message (ENOMEM) is that message's; time goes on.
-                Ok(None) | Err(_) => return true,
+                Ok(None) | Err(_) => return,
             }
         }
-        false
     }
 
     fn heard(
