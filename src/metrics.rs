@@ -53,6 +53,7 @@ struct Set {
     quarantine_capacity: IntGauge,
     quarantine_send_bytes: IntGauge,
     quarantine_releases: IntCounterVec,
+    ready: IntGauge,
     stranded_workers: IntGauge,
     timeouts: IntCounterVec,
     refused_names: IntCounterVec,
@@ -188,6 +189,11 @@ impl Metrics {
         self.set
             .quarantine_releases
             .with_label_values(&[reason.as_str()])
+    }
+
+    /// `ftpulse_ready`.
+    pub fn ready(&self) -> &IntGauge {
+        &self.set.ready
     }
 
     /// `ftpulse_stranded_workers`.
@@ -340,6 +346,11 @@ impl Set {
                  (held long enough), seats (took a login at its server), memory (too many unsent \
                  bytes), resume (its file is resumed), shutdown.",
                 &["reason"],
+            ),
+            ready: gauge(
+                r,
+                "ftpulse_ready",
+                "Whether spools and journal can be used (1), as /readyz tells with the reasons.",
             ),
             stranded_workers: gauge(
                 r,

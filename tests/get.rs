@@ -724,16 +724,14 @@ fn wherever_the_process_dies_the_file_comes_down_once() {
             offer(&server, "in/1.bin", &content(1, size(1)));
             service.wait_exit(PATIENCE);
             // Before the next life begins the consumer has what is there.
-            let consumer = Consumer::start(service.spool("main"));
+            let consumer = Consumer::start(service.spool("main"), |n| content(n as u64, size(n)));
             wait_until("it has seen what is there", PATIENCE, || {
                 let names = fs::read_dir(service.spool("main")).unwrap().flatten();
                 let mut names = names.map(|e| e.file_name().into_string().unwrap());
                 !names.any(|name| is_final_name(&name))
             });
             let mut service = service.restart_with("FAILPOINTS", None);
-            wait_until("both have come", PATIENCE, || {
-                consumer.taken.lock().unwrap().len() == 2
-            });
+            wait_until("both have come", PATIENCE, || consumer.files() == 2);
             offer(&server, "in/2.bin", &content(2, size(2)));
             service.wait_delivered("2.bin");
             if after == "delete" {
@@ -743,15 +741,10 @@ fn wherever_the_process_dies_the_file_comes_down_once() {
             }
             assert_eq!(service.terminate(), Some(0));
             assert!(temps(&service.spool("main")).is_empty(), "{point}");
-            wait_until("the last has come", PATIENCE, || {
-                consumer.taken.lock().unwrap().len() == 3
-            });
-            let taken = consumer.taken.lock().unwrap().clone();
-            println!("{after} {point}: {taken:?}");
-            assert!(
-                taken.values().all(|seen| *seen == [true]),
-                "{after} {point}: {taken:?}"
-            );
+            wait_until("the last has come", PATIENCE, || consumer.files() == 3);
+            let Wrongs { torn, twice } = consumer.wrongs();
+            println!("{after} {point}: torn {torn:?}, twice {twice:?}");
+            assert!(torn.is_empty() && twice.is_empty(), "{after} {point}");
             for entry in fs::read_dir(server.path("in")).unwrap().flatten() {
                 fs::remove_file(entry.path()).unwrap();
             }

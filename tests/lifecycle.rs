@@ -51,6 +51,7 @@ fn a_spool_that_is_missing_or_made_anew_is_waited_for() {
     fs::remove_dir_all(spool.parent().unwrap()).unwrap();
     let service = settings.start();
     wait_ready(&service, 503);
+    assert_eq!(service.metrics().get("ftpulse_ready", &[]), Some(0.0));
     let reason = service.get("/readyz").body;
     assert!(
         reason.contains(spool.to_str().unwrap()) || reason.contains("main"),

@@ -76,6 +76,7 @@ fn every_series_of_every_closed_set_exists_at_zero_from_the_start() {
         "ftpulse_quarantine_pairs",
         "ftpulse_quarantine_capacity",
         "ftpulse_quarantine_send_bytes",
+        "ftpulse_ready",
         "ftpulse_stranded_workers",
         "ftpulse_log_dropped_total",
     ] {

@@ -414,6 +414,30 @@ fn the_program_is_asked_to_end_when_the_watchdog_is_killed() {
 }
 
 #[test]
+fn a_watchdog_that_was_suspended_convicts_nobody_who_beats() {
+    let it = Guarded::start("notify('READY=1')\nstamp('up')\nforever()", same);
+    it.wait_event("up", 1);
+    let stopped = clock::mono();
+    it.guard.signal(Signal::STOP);
+    // Three times what convicts; the program waits until somebody reads its beats.
+    wait_until("10 s have passed", PATIENCE, || {
+        clock::mono() - stopped > secs(10)
+    });
+    it.guard.signal(Signal::CONT);
+    let woken = clock::mono();
+    wait_until("4 s have passed", PATIENCE, || {
+        clock::mono() - woken > secs(4)
+    });
+    assert!(it.guard.logged("program killed").is_empty());
+    assert_eq!(it.starts(), 1);
+    // It still judges.
+    let main = it.wait_event("start", 1).pid;
+    send(main, Signal::STOP);
+    it.guard
+        .wait_log("program killed", |line| line["reason"] == "beats");
+}
+
+#[test]
 fn signals_are_passed_on() {
     let program = "for name in ['HUP', 'USR1', 'USR2', 'WINCH', 'QUIT']:\n    \
         signal.signal(getattr(signal, 'SIG' + name), lambda n, _: stamp('got %d' % n))\n\

@@ -65,6 +65,8 @@ pub(super) fn resource(path: &str, get: Route, head: Route) -> Resource {
 }
 
 async fn metrics(state: web::Data<State>) -> HttpResponse {
+    let ready = state.source.ready().is_empty();
+    state.metrics.ready().set(ready.into());
     match state.metrics.render() {
         Ok(text) => HttpResponse::Ok().content_type(CONTENT_TYPE).body(text),
         Err(e) => Refusal::new(

@@ -397,7 +397,7 @@ mod tests {
         assert_eq!(child.ended(), Some(Exit::Unknown));
         let child = Child::start(&sh("kill -SEGV $$")).unwrap();
         assert_eq!(end_of(&child), Exit::Signal(11));
-        let child = Child::start(&sh("sleep 600")).unwrap();
+        let child = Child::start(&sh("exec sleep 600")).unwrap();
         child.signal(libc::SIGUSR1);
         assert_eq!(end_of(&child), Exit::Signal(10));
     }
@@ -420,7 +420,7 @@ mod tests {
         assert!(descends(own, own));
         assert!(!descends(own, u32::MAX));
         assert!(!descends(u32::MAX, own));
-        let child = Child::start(&sh("sleep 600")).unwrap();
+        let child = Child::start(&sh("exec sleep 600")).unwrap();
         assert!(descends(child.pid(), own) && !descends(own, child.pid()));
         child.signal(libc::SIGKILL);
         assert_eq!(end_of(&child), Exit::Signal(9));

@@ -86,6 +86,7 @@ impl Consumer {
 }
 
 impl Drop for Consumer {
+    #[allow(clippy::print_stderr)]
     fn drop(&mut self) {
         self.over.store(true, SeqCst);
         if let Some(thread) = self.thread.take()
