@@ -360,7 +360,7 @@ impl Guard<'_> {
                 let path = self.setup.program.path.as_encoded_bytes();
                 error!(self.log, "program cannot be started";
                     "program" => &*crate::log::escape_bytes(path), "error" => error.to_string(),
-                    "next" => "tried again after a pause, unless it never worked");
+                    "next" => "tried again after a pause; one that never ran ends the watch");
                 self.last = Some(End {
                     exit: Exit::Unknown,
                     reason: RestartReason::Exit,

@@ -61,7 +61,7 @@ impl fmt::Display for End {
         match self.exit {
             Exit::Code(code) => write!(f, "exit code {code}"),
             Exit::Signal(number) => write!(f, "signal {number}"),
-            Exit::Unknown => f.write_str("nobody tells how"),
+            Exit::Unknown => f.write_str("no exit code"),
         }
     }
 }
@@ -85,7 +85,7 @@ pub fn why(reason: RestartReason) -> &'static str {
 /// Why the watchdog ends with this code.
 pub fn why_it_ends(code: u8, stopped: bool) -> &'static str {
     match (code, stopped) {
-        (_, true) => "it was asked to",
+        (_, true) => "it or the program was asked to",
         (0, _) => "the program is done",
         (2, _) => "its configuration or command is wrong: starting it again cannot help",
         _ => "the program has ended",
