@@ -459,7 +459,7 @@ mod tests {
         let mut command = Command::new("sleep");
         let child = command.arg("600").process_group(0).spawn().unwrap();
         let pid = child.id();
-        assert_eq!(state(pid).is_some(), true);
+        assert!(state(pid).is_some());
         let error = Child::hold(child, |_| Err(Errno::MFILE)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
         assert_eq!(state(pid), None, "killed and reaped");
