@@ -164,3 +164,22 @@ fn a_service_that_cannot_heal_itself_is_replaced_and_what_was_in_flight_arrives_
         assert_eq!(times, 1, "{name}");
     }
 }
+
+#[test]
+fn a_consent_to_send_again_is_given_to_the_first_life_alone() {
+    let service = Settings::new()
+        .arg("--watchdog")
+        .arg("--accept-resend")
+        .route_to("main", "ftp://user@127.0.0.1:1/in", "x")
+        .start();
+    let told = |life: u64| {
+        service.wait_log("program ready", |line| line["life"] == life);
+        let pid = watched(&service).expect("the service runs");
+        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        (pid, line.contains("--accept-resend"))
+    };
+    let (pid, first) = told(1);
+    send(pid, Signal::KILL);
+    let (_, second) = told(2);
+    assert!(first && !second, "{first} {second}");
+}

@@ -57,14 +57,15 @@ impl Origin {
         loop {
             match Self::take_up(config, &watched.counters().journal, log) {
                 Err(NotHad::Refused(why)) => return Err(why),
-                Err(NotHad::Full(why)) if !waited => {
-                    error!(log, "the state volume is full";
-                        "path" => config.state_dir.display().to_string(), "error" => why,
-                        "next" => "the start goes on when there is room; it is tried every second");
+                Err(NotHad::Full(why)) => {
+                    if !waited {
+                        error!(log, "the state volume is full";
+                            "path" => config.state_dir.display().to_string(), "error" => why,
+                            "next" => "the start goes on when there is room; it is tried every second");
+                    }
                     // A restart would only meet the same volume.
                     watched.waits(Some("room on the volume of state.dir, which is full"));
                 }
-                Err(NotHad::Full(_)) => {}
                 Ok(origin) => {
                     if waited {
                         watched.waits(None);

@@ -63,6 +63,7 @@ pub fn main(global: Global, arguments: Arguments) -> ExitCode {
     let program = Program {
         path: arguments.command.first().cloned().unwrap_or_default(),
         argv: arguments.command,
+        once: None,
         own: false,
     };
     watch(global, loaded.config, &loaded.warnings, program, &file)
@@ -78,9 +79,6 @@ pub fn service(global: Global, file: ConfigFile, accept_resend: bool) -> ExitCod
     if let Some(path) = &file.config {
         argv.extend(["--config".into(), path.into()]);
     }
-    if accept_resend {
-        argv.push("--accept-resend".into());
-    }
     // All of it is read: a route that is wrong would stop the service anyway, and here it is told
     // before anything is started.
     let loaded = match config::load(Sources::of_process(file.config)) {
@@ -90,6 +88,8 @@ pub fn service(global: Global, file: ConfigFile, accept_resend: bool) -> ExitCod
     let program = Program {
         path: own_path().into(),
         argv,
+        // A journal that is lost later is another matter.
+        once: accept_resend.then(|| "--accept-resend".into()),
         own: true,
     };
     // Its warnings are the service's to tell.

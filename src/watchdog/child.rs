@@ -25,6 +25,8 @@ pub struct Program {
     pub path: OsString,
     /// Its arguments, its own name (the first) included.
     pub argv: Vec<OsString>,
+    /// An argument more until a life was ready: a consent that is given once.
+    pub once: Option<OsString>,
     /// It is this service, which sends both kinds of beat.
     pub own: bool,
 }
@@ -47,7 +49,7 @@ impl Program {
         });
         Launch {
             program: self.path.clone(),
-            argv: self.argv.clone(),
+            argv: self.argv.iter().chain(&self.once).cloned().collect(),
             env,
             own_pid: "WATCHDOG_PID",
         }
@@ -111,6 +113,8 @@ impl Processes {
         if !ours(pid) {
             return Err("it is none of the program's processes".to_owned());
         }
+        // An id of a group that is gone may become somebody else's.
+        self.groups.retain(|group| group.is_left());
         if let Some(group) = child.group().filter(|group| !self.groups.contains(group)) {
             self.groups.push(group);
         }

@@ -311,6 +311,7 @@ impl Guard<'_> {
                 info!(self.log, "program ready"; "life" => self.watch.lives(),
                     "after" => %Span(now.saturating_sub(self.life.began)),
                     "next" => "its beats are watched");
+                self.setup.program.once = None;
                 self.up.ready(now);
                 // From here on it only listens: what the start has touched may go.
                 memory::shed();

@@ -146,7 +146,7 @@ impl Watched {
     }
 
     /// The start waits for something that a restart would not bring (`Some`), or no more. While it
-    /// does the watcher is asked for more time.
+    /// does, and says so again within ten seconds, the watcher is asked for more time.
     pub fn waits(&self, why: Option<&'static str>) {
         self.tell(Event::Waits(why));
     }

@@ -35,7 +35,8 @@ pub struct Pulse {
     log: Logger,
     thread: Option<Watch>,
     ask: Option<Ask>,
-    waits: Option<&'static str>,
+    /// What the start waits for, and when it last said so.
+    waits: Option<(&'static str, Mono)>,
     status: String,
     /// The last reload was.
     refused: bool,
@@ -120,7 +121,7 @@ impl Pulse {
                 self.thread = Some(watch);
             }
             Event::Ask(ask) => self.ask = Some(ask),
-            Event::Waits(why) => self.waits = why,
+            Event::Waits(why) => self.waits = why.map(|why| (why, clock::mono())),
             Event::Ready => self.beats.begin(clock::mono()),
             Event::Reloaded { refused } => self.refused = refused,
             Event::Say(assignments) => self.say(assignments),
@@ -179,9 +180,11 @@ impl Pulse {
     /// A pulse of a service that is not up yet, and more time where it is slow for a good reason.
     fn starting(&mut self, vouched: Option<&'static str>) {
         let busy = vouched.map(|id| format!("starting, and getting on: {id}"));
+        // Whoever waits says so again and again: a try that hangs gets no more time.
         let waits = self
             .waits
-            .map(|why| format!("starting: it waits for {why}"));
+            .filter(|(_, told)| clock::mono() < *told + EXTENDED)
+            .map(|(why, _)| format!("starting: it waits for {why}"));
         let said = match waits.or(busy) {
             None => "X_FTPULSE_PULSE=1".to_owned(),
             Some(status) => {
