@@ -4,7 +4,7 @@
 //!
 //! Beats and the start are judged by a clock of their own, which stands still while the guard is
 //! late: each wake-up counts one miss at most, however long the guard was suspended or starved. The
-//! guard reads everything that was sent before it tells a `Tick`.
+//! guard reads what was sent before it tells a `Tick`; where strangers flood it, a bounded part.
 
 mod judge;
 mod words;
